@@ -1,0 +1,26 @@
+"""Packed tokens -> checkpoints: python jobs/train_model.py RUN (a folder that holds config.yaml)."""
+
+import sys
+from pathlib import Path
+
+from headrace.train.fit import fit
+from headrace.train.spec import train_spec
+
+from headrace import pipeline
+from headrace.config import ConfigError
+from headrace.control.exits import run_job
+from headrace.control.ray_session import connect
+from headrace.run import open_run
+
+
+def main(run: Path) -> None:
+    config = open_run(run)
+    tokens = pipeline.finished(config)
+    if tokens is None:
+        raise ConfigError(f"{run}: its data is not there yet; `headrace data {run / 'config.yaml'}` makes it.")
+    connect()
+    fit(train_spec(config, tokens.folder), config.workers, config.train.max_failures)
+
+
+if __name__ == "__main__":
+    run_job(main, Path(sys.argv[1]))

@@ -1,0 +1,3 @@
+"""Headrace: raw text to a trained, scored language model on Ray."""
+
+__version__ = "0.1.0"

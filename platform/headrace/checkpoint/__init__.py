@@ -1,0 +1,14 @@
+"""The canonical checkpoint: logical tensors in safetensors with a checksummed manifest; any layout writes it, any layout reads it."""
+
+from headrace.checkpoint.canonical import (
+    CheckpointError,
+    Reader,
+    checkpoint_name,
+    committed,
+    load_model,
+    newest_valid,
+    read_manifest,
+    verify,
+)
+
+__all__ = ["CheckpointError", "Reader", "checkpoint_name", "committed", "load_model", "newest_valid", "read_manifest", "verify"]

@@ -1,0 +1,168 @@
+"""Reading and checking canonical checkpoints.
+
+A checkpoint is a folder `step-00000100` that appears whole, by one rename:
+
+    model.safetensors       float32 weights under their canonical names; further files model-00001.safetensors, ... past 2 GB each
+    optimizer.safetensors   `<state>/<name>` for every optimizer state tensor (exp_avg, exp_avg_sq), and `step`, how often it was
+                            updated; absent before the first step
+    tokenizer.json          the tokenizer that the model's ids belong to
+    manifest.json           written last: files[{path, bytes, sha256}], tensors{name: {shape, dtype, file}}, model, state{step,
+                            samples, tokens, ...}, config, layout, versions
+
+No tensor is cut or padded for the layout that wrote it, and nothing is pickled. Equal training gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from headrace import storage
+from headrace.model.config import ModelConfig
+
+MANIFEST = "manifest.json"
+FORMAT, VERSION = "headrace-checkpoint", 1
+NAME = re.compile(r"step-(\d{8,})")
+STATES = ("exp_avg", "exp_avg_sq")  # optimizer state of the shape of its weight; names of torch.optim.AdamW
+STEP = "step"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not there, not whole, or not of this format."""
+
+
+def checkpoint_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    """Optimizer steps behind a checkpoint, by its name."""
+    match = NAME.fullmatch(folder.name)
+    if match is None:
+        raise CheckpointError(f"{folder}: not a checkpoint; their folders are called {checkpoint_name(100)} and so on.")
+    return int(match.group(1))
+
+
+def committed(root: Path) -> list[Path]:
+    """Folders of checkpoints that were published, by step; their contents are not looked at."""
+    if not root.is_dir():
+        return []
+    return sorted((path for path in root.iterdir() if NAME.fullmatch(path.name) and (path / MANIFEST).is_file()), key=step_of)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A checkpoint's manifest.
+
+    Raises:
+        CheckpointError: there is none, or it is of another format.
+    """
+    try:
+        manifest = storage.read_json(folder / MANIFEST)
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: no {MANIFEST}: the checkpoint was never committed.") from None
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    if not isinstance(manifest, dict) or (manifest.get("format"), manifest.get("version")) != (FORMAT, VERSION):
+        raise CheckpointError(f"{folder / MANIFEST}: not a manifest of format {FORMAT!r}, version {VERSION}.")
+    return manifest
+
+
+def verify(folder: Path) -> list[str]:
+    """What is wrong with a checkpoint, a sentence each; empty if every listed byte and tensor is there."""
+    try:
+        manifest = read_manifest(folder)
+    except CheckpointError as error:
+        return [str(error)]
+    breaches = []
+    for entry in manifest["files"]:
+        path = folder / entry["path"]
+        if not path.is_file():
+            breaches.append(f"{path}: missing")
+        elif path.stat().st_size != entry["bytes"]:
+            breaches.append(f"{path}: {path.stat().st_size} bytes, its manifest says {entry['bytes']}")
+        elif storage.file_entry(folder, path)["sha256"] != entry["sha256"]:
+            breaches.append(f"{path}: its SHA-256 differs from its manifest's")
+    if breaches:
+        return breaches
+    try:
+        with Reader(folder) as reader:
+            for name, tensor in manifest["tensors"].items():
+                if (found := reader.shape(name)) != tensor["shape"]:
+                    breaches.append(f"{folder / tensor['file']}: {name} has shape {found}, its manifest says {tensor['shape']}")
+    except (CheckpointError, SafetensorError, OSError) as error:
+        breaches.append(f"{folder}: {error}")
+    return breaches
+
+
+def newest_valid(root: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint of which every byte is right, and the breaches of those passed over on the way to it."""
+    breaches: list[str] = []
+    for folder in reversed(committed(root)):
+        found = verify(folder)
+        if not found:
+            return folder, breaches
+        breaches += found
+    return None, breaches
+
+
+class Reader:
+    """Tensors of a checkpoint, read one at a time: a model larger than memory can be taken in shard by shard."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+        self._open = contextlib.ExitStack()
+        self._files: dict[str, Any] = {}
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._open.close()
+
+    @property
+    def weights(self) -> list[str]:
+        """Canonical names of the model's weights."""
+        return [name for name, tensor in self.manifest["tensors"].items() if tensor["file"].startswith("model")]
+
+    def get(self, name: str) -> torch.Tensor:
+        """A whole tensor on the CPU.
+
+        Raises:
+            CheckpointError: the checkpoint has no such tensor.
+        """
+        tensor: torch.Tensor = self._file(name).get_tensor(name)
+        return tensor
+
+    def shape(self, name: str) -> list[int]:
+        return list(self._file(name).get_slice(name).get_shape())
+
+    def _file(self, name: str) -> Any:
+        if name not in self.manifest["tensors"]:
+            raise CheckpointError(f"{self.folder}: holds no tensor {name!r}.")
+        path = self.manifest["tensors"][name]["file"]
+        if path not in self._files:
+            self._files[path] = self._open.enter_context(safe_open(str(self.folder / path), framework="pt", device="cpu"))
+        return self._files[path]
+
+
+def load_model(folder: Path) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
+    """Configuration and float32 weights of a checkpoint's model.
+
+    Raises:
+        CheckpointError: it was never committed.
+    """
+    with Reader(folder) as reader:
+        return ModelConfig.model_validate(reader.manifest["model"]), dict(_weights(reader))
+
+
+def _weights(reader: Reader) -> Iterator[tuple[str, torch.Tensor]]:
+    for name in reader.weights:
+        yield name, reader.get(name)

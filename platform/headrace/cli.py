@@ -1,0 +1,230 @@
+"""The `headrace` command: verbs over the library; results on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Raw text to a trained, scored language model on Ray."
+)
+
+CONFIGS = Path(__file__).resolve().parents[2] / "jobs" / "configs"
+
+ConfigFile = Annotated[Path, typer.Argument(help="The run's YAML; `headrace init` writes a commented one.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub.0.name=value, over the YAML")]
+RunFolder = Annotated[Path, typer.Argument(help="A run's folder: what `out` named.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@app.command()
+def run(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """The whole flow: data, training, scores, report. The same command again goes on where it stopped."""
+    _bring(config, overrides, "scores", as_json)
+
+
+@app.command()
+def data(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """The data stages only: raw files to packed tokens."""
+    _bring(config, overrides, "data", as_json)
+
+
+@app.command()
+def train(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Data and training, without scores."""
+    _bring(config, overrides, "train", as_json)
+
+
+@app.command()
+def evaluate(folder: RunFolder, as_json: AsJson = False) -> None:
+    """Score every checkpoint of a run that has no score yet, those that failed before included."""
+    from headrace.evaluate.watcher import forget_failures
+    from headrace.run import open_run
+
+    forget_failures(folder)
+    _finish(open_run(folder), "scores", as_json)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/quickstart"),
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """The whole flow on text that every machine has: the sources, docstrings, descriptions and licences of its Python."""
+    from headrace.config import expand_environment, load_yaml, override, validate
+    from headrace.ingest.python_installation import collect
+    from headrace.run import RunConfig, check_run
+    from headrace.storage import writable_folder
+
+    values = override(load_yaml(CONFIGS / "quickstart.yaml"), [f"out={out}"])
+    for source in values["sources"]:
+        source["path"] = str(out / "raw" / f"{source['name']}.jsonl.zst")
+    config = validate(RunConfig, expand_environment(override(values, overrides or [])), "quickstart.yaml")
+    check_run(config, "quickstart.yaml")
+    collect(writable_folder(config.folder, "out") / "raw")
+    _finish(config, "scores", as_json)
+
+
+@app.command()
+def init(path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("headrace.yaml")) -> None:
+    """Write a commented YAML to start from."""
+    from headrace.config import ConfigError
+
+    if path.exists():
+        raise ConfigError(f"{path}: exists already; name another file, or move it away.")
+    shutil.copyfile(CONFIGS / "own.yaml", path)
+    print(f"{path}: written. Name your files in it, then: headrace plan {path}; headrace run {path}")
+
+
+@app.command()
+def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """What a run would do, need and take: layout, parameters, token budget, disk, time. Starts nothing."""
+    from headrace.plan import make_plan, print_plan
+    from headrace.run import load_run
+
+    made = make_plan(load_run(config, overrides or []))
+    print(json.dumps(made, indent=1)) if as_json else print_plan(made, Console())
+
+
+@app.command()
+def report(folder: RunFolder, as_json: AsJson = False) -> None:
+    """Write report.json and report.html anew from what the run's folder holds."""
+    from headrace.report import write_report
+    from headrace.run import open_run
+
+    open_run(folder)
+    written = write_report(folder)
+    print(json.dumps(written, indent=1)) if as_json else _summary(folder, written)
+
+
+@app.command()
+def generate(
+    folder: RunFolder,
+    text: Annotated[str, typer.Argument(help="The text to continue; may be empty.")],
+    tokens: Annotated[int, typer.Option(min=1, help="At most so many new tokens.")] = 100,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=1, help="Draw among the k likeliest.")] = 40,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal text.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a text with the newest checkpoint of a run."""
+    from headrace.config import ConfigError
+    from headrace.evaluate.generate import generate as continue_text
+    from headrace.evaluate.watcher import latest_checkpoint
+
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is None:
+        raise ConfigError(f"{folder}: no committed checkpoint below train/checkpoints; `headrace run` makes them.")
+    made = continue_text(checkpoint, text, tokens, temperature, top_k, seed)
+    print(json.dumps({"checkpoint": checkpoint.name, "prompt": text, "text": made}, ensure_ascii=False) if as_json else text + made)
+
+
+@app.command()
+def inspect(
+    folder: RunFolder,
+    stage: Annotated[str, typer.Option(help="ingest, filters or dedup.")] = "filters",
+    reason: Annotated[str | None, typer.Option(help="Only what was rejected for this reason.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """What a stage rejected, and why: nothing vanishes."""
+    from headrace.inspection import rejected
+
+    rows = rejected(folder, stage, reason, limit)
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    table = Table("source", "id", "reason", "details", "text")
+    for row in rows:
+        table.add_row(row["source"], row["id"], row["reason"], row["details"], row["text"][:120].replace("\n", " "))
+    Console().print(table)
+
+
+@app.command()
+def clean(
+    folder: RunFolder, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False, as_json: AsJson = False
+) -> None:
+    """Remove data artifacts that the run's configuration does not refer to, and what killed workers left."""
+    from headrace.control.controller import sole_driver
+    from headrace.inspection import unreferenced
+    from headrace.run import open_run
+
+    open_run(folder)
+    with sole_driver(folder.absolute()):
+        found = unreferenced(folder)
+        if not dry_run:
+            for path, _ in found:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    size = sum(bytes_ for _, bytes_ in found)
+    if as_json:
+        print(json.dumps({"removed": [str(path) for path, _ in found], "bytes": size, "dry_run": dry_run}))
+        return
+    for path, bytes_ in found:
+        print(f"{path}  {bytes_ / 1e6:,.1f} MB")
+    print(f"{'would remove' if dry_run else 'removed'} {len(found)} artifacts, {size / 1e6:,.1f} MB")
+
+
+def _bring(path: Path, overrides: list[str] | None, upto: str, as_json: bool) -> None:
+    from headrace.run import load_run
+
+    _finish(load_run(path, overrides or []), upto, as_json)
+
+
+def _finish(config: Any, upto: Any, as_json: bool) -> None:
+    from headrace.control.controller import run_on_cluster
+    from headrace.report import write_report
+
+    worked = run_on_cluster(config, upto)
+    if not worked:
+        print("everything is done already; nothing was started", file=sys.stderr)
+    written = write_report(config.folder)
+    print(json.dumps(written, indent=1)) if as_json else _summary(config.folder, written)
+
+
+def _summary(folder: Path, written: dict[str, Any]) -> None:
+    from headrace.report import summary_table
+
+    rows = summary_table(written)
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        print(f"{label:<{width}}  {value}")
+    print(f"{'report':<{width}}  {folder.absolute() / 'report.html'}")
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Run a command; an error becomes its sentence on stderr and its exit code."""
+    from headrace.control.exits import FAILED, INTERRUPTED, exit_code, sentence
+
+    try:
+        command()
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    except SystemExit as end:
+        return int(end.code or 0) if not isinstance(end.code, str) else FAILED
+    except Exception as error:
+        code = exit_code(error)
+        if code == FAILED:
+            logging.getLogger("headrace").debug("", exc_info=error)
+        print(f"headrace: {sentence(error)}", file=sys.stderr)
+        return code
+    return 0
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    sys.exit(guarded(app))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""A local Ray cluster of a run's own: loopback, with a token, found again after a crash, and shut down alone.
+
+The cluster lives under a keeper process (`headrace.control.keeper`), not under the driver: a driver that is killed leaves its jobs at
+work, and the same command started again adopts them. When no driver has been heard of for `GRACE_S`, the keeper takes the cluster down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+from pydantic import Field
+
+from headrace import storage
+from headrace.artifact import StageError
+from headrace.config import Config
+from headrace.stage import Engine
+
+log = logging.getLogger("headrace")
+
+GRACE_S = 90.0  # a driver that was killed may be started again within this time and finds its cluster
+BEAT_S = 2.0
+START_TIMEOUT_S = 180.0
+PREFIX = "headrace-"
+MARK = "HEADRACE_CLUSTER"  # in the environment of every process that descends from the keeper
+
+
+class Cluster(Config):
+    """Where the run's jobs go."""
+
+    address: str | None = None  # http://HOST:PORT of a cluster's dashboard; null starts a local one for this run
+    cpus: Annotated[int, Field(ge=1)] | None = None  # cores that a local cluster may fill; null = those of this machine
+    data_engine: Engine = "ray"  # "local" runs the data stages in the data job's own process
+
+    @property
+    def cores(self) -> int:
+        return self.cpus or os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Running:
+    """A cluster that answers: the dashboard's address and how to show that one may use it."""
+
+    address: str
+    token_path: str | None
+    keeper: int | None  # process id; None for a cluster that is not ours to stop
+    mark: str = ""
+
+    def environment(self) -> dict[str, str]:
+        """Variables with which Ray's clients reach it."""
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": self.token_path} if self.token_path else {}
+
+
+def pools(cores: int, workers: int) -> tuple[int, dict[str, int]]:
+    """Logical CPUs and resources of a local cluster.
+
+    More CPUs than cores are declared, in pools that cannot take each other's: two training workers hold two cores for hours, and an
+    evaluation (niced) must still find a slot.
+    """
+    resources = {"data": cores, "train": max(workers, cores), "evaluate": 1}
+    return cores + resources["train"] + resources["evaluate"] + 1, resources
+
+
+def start_local(control: Path, cores: int, workers: int) -> Running:
+    """The run's local cluster: the one that still runs from an earlier driver, else a new one.
+
+    Raises:
+        StageError: Ray does not come up, with the end of its log.
+    """
+    beat(control)
+    found = find_running(control)
+    if found:
+        log.info("cluster: still running from before, at %s", found.address)
+        return found
+    _forget(control / "cluster.json")
+    cpus, resources = pools(cores, workers)
+    temp = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp" if Path("/tmp").is_dir() else None))
+    temp.chmod(0o700)
+    token = temp / "token"
+    descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.write(descriptor, secrets.token_hex(32).encode())
+    os.close(descriptor)
+    spec = {"temp": str(temp), "token": str(token), "cpus": cpus, "resources": resources, "control": str(control)}
+    with (control / "cluster.log").open("ab") as output:
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "headrace.control.keeper", json.dumps(spec)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a Ctrl-C for the driver is not one for the cluster: jobs are stopped in order
+        )
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        found = find_running(control)
+        if found:
+            log.info("cluster: local, at %s, %d logical CPUs, pools %s", found.address, cpus, resources)
+            return found
+        if keeper.poll() is not None:
+            break
+        time.sleep(0.2)
+    keeper.terminate()
+    tail = (control / "cluster.log").read_text(errors="replace").strip().splitlines()[-8:]
+    raise StageError(f"the local Ray cluster did not start; the end of {control / 'cluster.log'}:\n  " + "\n  ".join(tail))
+
+
+def find_running(control: Path) -> Running | None:
+    """The cluster that this run's record names, if its keeper lives."""
+    try:
+        running = Running(**storage.read_json(control / "cluster.json"))
+    except (FileNotFoundError, TypeError, ValueError):
+        return None
+    if running.keeper is None or not _is_keeper(running.keeper, running.mark):
+        return None
+    return running
+
+
+def _forget(record: Path) -> None:
+    """Drop the record of a cluster whose keeper is gone, and its temporary folder, which a killed keeper left."""
+    with contextlib.suppress(FileNotFoundError, TypeError, ValueError):
+        mark = Path(Running(**storage.read_json(record)).mark)
+        if mark.name.startswith(PREFIX) and (mark / "token").is_file():
+            shutil.rmtree(mark, ignore_errors=True)
+    record.unlink(missing_ok=True)
+
+
+def publish(control: Path, running: Running) -> None:
+    storage.write_json(control / "cluster.json", asdict(running))
+
+
+def stop(control: Path) -> None:
+    """Shut down the run's local cluster, and nothing else; returns when it is gone."""
+    running = find_running(control)
+    if running and running.keeper:
+        os.kill(running.keeper, signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and _is_keeper(running.keeper, running.mark):
+            time.sleep(0.1)
+    (control / "cluster.json").unlink(missing_ok=True)
+
+
+def _is_keeper(pid: int, mark: str) -> bool:
+    """Whether the process is our keeper and not another that was given its number."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and any(mark in argument for argument in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def beat(control: Path) -> None:
+    """Tell the keeper that a driver lives."""
+    control.mkdir(parents=True, exist_ok=True)
+    (control / "driver.beat").touch()
+
+
+class Heartbeat:
+    """Beats from a thread for as long as the driver is at work."""
+
+    def __init__(self, control: Path) -> None:
+        self._control = control
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="headrace-heartbeat")
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(BEAT_S):
+            beat(self._control)

@@ -1,0 +1,1 @@
+"""Removal of duplicates; the document level is in `document`."""

@@ -1,0 +1,74 @@
+"""Reading what the phases of deduplication leave for one another: documents in batches, integer tables by range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from headrace import artifact
+
+BATCH_BYTES = 4 << 20  # of text at a time; a longer document is a batch of its own
+
+
+def kept_rows(unit: dict[str, Any]) -> npt.NDArray[np.bool_]:
+    """The documents of a unit that no earlier stage rejected: bool [rows].
+
+    Raises:
+        ValueError: a verdict file that is not row-aligned with the documents.
+    """
+    documents = Path(unit["documents"])
+    with pq.ParquetFile(documents) as file:
+        kept = np.ones(file.metadata.num_rows, bool)
+    for path in unit["verdicts"]:
+        accepted = artifact.read_table(Path(path), ["reason"])["reason"].is_null().to_numpy()
+        if len(accepted) != len(kept):
+            raise ValueError(
+                f"{path}: {len(accepted)} verdicts for the {len(kept)} documents of {documents}; make the earlier stage again."
+            )
+        kept &= accepted
+    return kept
+
+
+def text_batches(path: Path, wanted: npt.NDArray[np.bool_]) -> Iterator[tuple[npt.NDArray[np.int64], list[str]]]:
+    """Numbers (int64 [N]) and texts of the `wanted` documents (bool [rows]), about BATCH_BYTES at a time.
+
+    Row groups without a wanted document are not read.
+    """
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        stop = 0
+        for group in range(file.metadata.num_row_groups):
+            start, stop = stop, stop + file.metadata.row_group(group).num_rows
+            if not wanted[start:stop].any():
+                continue
+            num_bytes = file.metadata.row_group(group).total_byte_size
+            rows = max(1, min(1 << 16, (stop - start) * BATCH_BYTES // max(1, num_bytes)))
+            for batch in file.iter_batches(rows, row_groups=[group], columns=["doc", "text"]):
+                chosen = batch.filter(pa.array(wanted[start : start + len(batch)]))
+                start += len(batch)
+                if len(chosen):
+                    yield chosen["doc"].to_numpy(), chosen["text"].to_pylist()
+
+
+def rows_between(path: Path, column: str, first: int, last: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """Rows of a Parquet file whose integer `column` lies in [first, last]; only row groups that can hold some are read."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        place = file.schema_arrow.names.index(column)
+        groups = []
+        for group in range(file.metadata.num_row_groups):
+            bounds = file.metadata.row_group(group).column(place).statistics
+            if bounds is None or not bounds.has_min_max or (bounds.min <= last and bounds.max >= first):
+                groups.append(group)
+        table = file.read_row_groups(groups, columns=list(columns) if columns is not None else None)
+    return table.filter(pc.and_(pc.greater_equal(table[column], first), pc.less_equal(table[column], last)))
+
+
+def rows_of_rank(path: str | Path, rank: int) -> pa.Table:
+    """Rows that belong to the documents file of this rank, from a table keyed by `rank`."""
+    return rows_between(Path(path), "rank", rank, rank)

@@ -1,0 +1,1 @@
+"""Scores of checkpoints and baselines on held-out text, and continuations of a text."""

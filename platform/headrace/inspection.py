@@ -1,0 +1,116 @@
+"""Looking into a run's folder: what was rejected, what is no longer referred to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace import storage
+from headrace.artifact import STAGES, Artifact, read_table
+from headrace.config import ConfigError
+
+
+def current(run: Path, stage: str) -> Artifact:
+    """The run's artifact of a stage.
+
+    Raises:
+        ConfigError: no such stage, or it has not been made.
+    """
+    try:
+        return Artifact.open(stage_folder(run, stage))
+    except FileNotFoundError:
+        raise ConfigError(f"{run}: stage {stage!r} is not finished; the same run command goes on with it.") from None
+
+
+def stage_folder(run: Path, stage: str) -> Path:
+    """Folder of the artifact, committed or not, that the run's configuration refers to.
+
+    Raises:
+        ConfigError: no such stage, or the run has not come to its data yet.
+    """
+    try:
+        names = storage.read_json(run / "data" / "current.json")
+        return run / "data" / stage / str(names[stage])
+    except (FileNotFoundError, KeyError):
+        raise ConfigError(f"{run}: has no stage {stage!r}; the stages are {', '.join(STAGES)}.") from None
+
+
+def rejected(run: Path, stage: str, reason: str | None, limit: int) -> list[dict[str, Any]]:
+    """The first `limit` rows that a stage rejected: source, id, reason, details, text (its beginning)."""
+    if stage == "ingest":
+        return _quarantined(run, reason, limit)
+    verdicts = current(run, stage)
+    if stage not in ("filters", "dedup"):
+        raise ConfigError(f"stage {stage!r} rejects nothing; look at ingest, filters or dedup.")
+    rows: list[dict[str, Any]] = []
+    documents = current(run, "ingest").files("documents")
+    for number, (text_path, path) in enumerate(zip(documents, verdicts.files("verdicts"), strict=True)):
+        table = read_table(path)
+        wanted = table["reason"].is_valid() if reason is None else pc.fill_null(pc.equal(table["reason"], reason), False)
+        places = pc.indices_nonzero(wanted).slice(0, limit - len(rows))
+        if len(places):
+            texts = read_table(text_path, ["id", "source", "text"]).take(places)
+            rows += _described(texts, table.take(places), _kept_ids(verdicts, number))
+        if len(rows) >= limit:
+            break
+    return rows
+
+
+def _kept_ids(verdicts: Artifact, number: int) -> dict[int, str]:
+    files = verdicts.files("removed")
+    if not files:
+        return {}
+    removed = read_table(files[number], ["doc", "kept_id"])
+    return dict(zip(removed["doc"].to_pylist(), removed["kept_id"].to_pylist(), strict=True))
+
+
+def _described(texts: pa.Table, verdicts: pa.Table, kept: dict[int, str]) -> list[dict[str, Any]]:
+    rows = []
+    for text, verdict in zip(texts.to_pylist(), verdicts.to_pylist(), strict=True):
+        doc, why = verdict.pop("doc"), verdict.pop("reason")
+        measured = {name: value for name, value in verdict.items() if value is not None and name not in ("group", "content")}
+        if doc in kept:
+            measured = {"repeats": kept[doc], **measured}
+        details = ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in measured.items())
+        rows.append({"source": text["source"], "id": text["id"], "reason": why, "details": details, "text": text["text"][:1000]})
+    return rows
+
+
+def _quarantined(run: Path, reason: str | None, limit: int) -> list[dict[str, Any]]:
+    """Rows of the quarantine, of a stage that gave up for having too many of them, too: they say what to mend."""
+    folder = stage_folder(run, "ingest")
+    rows: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("quarantine/*.parquet")):
+        if len(rows) >= limit:
+            break
+        (source,) = set(read_table(folder / "files" / path.name, ["source"])["source"].to_pylist())
+        for row in read_table(path).to_pylist():
+            if (reason is None or row["reason"] == reason) and len(rows) < limit:
+                shown = (row["first_bytes"] or b"").decode("utf-8", "replace")
+                place = f"{row['path']}#{row['offset']}"
+                rows.append({"source": source, "id": place, "reason": row["reason"], "details": "", "text": shown})
+    return rows
+
+
+def unreferenced(run: Path) -> list[tuple[Path, int]]:
+    """Artifact folders that RUN/data/current.json does not name, and what was left aside; each with its bytes."""
+    path = run / "data" / "current.json"
+    if not path.is_file():
+        return []
+    names = storage.read_json(path)
+    found = [
+        folder
+        for stage in sorted(p for p in (run / "data").iterdir() if p.is_dir())
+        for folder in sorted(stage.iterdir())
+        if folder.name != names.get(stage.name)
+    ]
+    # Checkpoints are left aside by a killed save; files of the run's own folder by a killed driver.
+    found += [left for place in (run, run / "train" / "checkpoints") if place.is_dir() for left in sorted(place.glob(f"{storage.ASIDE}*"))]
+    return [(folder, _size(folder)) for folder in found]
+
+
+def _size(path: Path) -> int:
+    return sum(each.stat().st_size for each in path.rglob("*") if each.is_file()) if path.is_dir() else path.stat().st_size

@@ -1,0 +1,135 @@
+"""The data side of a run, composed: raw files -> documents -> verdicts -> tokens. The page that a newcomer reads first.
+
+Every stage is named by a fingerprint of its own configuration and of what it reads, so the names of a whole run are known before
+anything runs (`fingerprints`), and a stage that is there under its name is not made again (`artifact.build`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace import artifact, split, stage, storage
+from headrace.artifact import Artifact, StageOutput
+from headrace.control.events import event_log
+from headrace.dedup import document
+from headrace.filters import default_chain, verdicts
+from headrace.ingest import budget, documents, listing
+from headrace.ingest.source import Source
+from headrace.run import RunConfig, as_json
+from headrace.stage import Engine
+from headrace.tokens import encode
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of a run before it runs: what its output depends on, hence what it is called."""
+
+    stage: str
+    version: int
+    config: Any
+    inputs: Any
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return artifact.fingerprint(self.stage, self.version, self.config, self.inputs)
+
+
+def stage_plans(config: RunConfig) -> dict[str, StagePlan]:
+    """Every data stage of a run in order, by name. Reads the input files (for their digests) and nothing of the run's folder.
+
+    Raises:
+        ConfigError: a source's pattern matches nothing.
+    """
+    found: dict[str, StagePlan] = {}
+
+    def plan(name: str, version: int, settings: Any, inputs: Any) -> None:
+        found[name] = StagePlan(name, version, settings, inputs)
+
+    settings = {"unit_bytes": config.unit_bytes, "sources": {source.name: _reading(source) for source in config.sources}}
+    plan("ingest", documents.VERSION, settings, listing.fingerprint_inputs(config.sources))
+    plan("filters", verdicts.VERSION, {source.name: _chain(source) for source in config.sources}, _names(found, "ingest"))
+    if config.dedup.document:
+        priorities = {source.name: source.priority for source in config.sources}
+        plan("dedup", document.VERSION, {"document": as_json(config.dedup.document), "priority": priorities}, _names(found, *found))
+    plan("split", split.VERSION, {**as_json(config.split), "seed": config.seed}, _names(found, *found))
+    tokenizer = config.tokens.tokenizer
+    digest = None if tokenizer == "bpe" else storage.file_entry(Path(tokenizer).parent, Path(tokenizer))["sha256"]
+    plan("tokens", encode.VERSION, {**as_json(config.tokens), "given": digest, "seed": config.seed}, _names(found, *found))
+    return found
+
+
+def _names(found: Mapping[str, StagePlan], *stages: str) -> dict[str, str]:
+    return {name: found[name].fingerprint for name in stages}
+
+
+def _reading(source: Source) -> dict[str, Any]:
+    """What of a source's configuration changes the documents that are read from it."""
+    return {"format": source.format, "text_field": source.text_field}
+
+
+def _chain(source: Source) -> list[dict[str, Any]]:
+    chain = default_chain(source.kind) if source.filters is None else source.filters
+    return [as_json(rule) for rule in chain]
+
+
+def curate(config: RunConfig, engine: Engine) -> Artifact:
+    """Raw files to packed tokens, each stage made or found; the `tokens` artifact.
+
+    Raises:
+        ConfigError: nothing to read.
+        StageError: too much of the input is damaged, or nothing is left to train on.
+    """
+    run = config.folder
+    event = event_log(run)
+    plans = stage_plans(config)
+    storage.write_json(run / "data" / "current.json", {name: plan.fingerprint for name, plan in plans.items()})
+    done: dict[str, Artifact] = {}
+
+    def build(name: str, make: Callable[[Path], StageOutput]) -> Artifact:
+        plan = plans[name]
+        done[name] = artifact.build(run, name, version=plan.version, config=plan.config, inputs=plan.inputs, make=make, event=event)
+        return done[name]
+
+    def ingest(folder: Path) -> StageOutput:
+        records = stage.run_units(
+            documents.ingest_unit, listing.plan_units(config.sources, config.unit_bytes), folder, phase="read", engine=engine
+        )
+        budget.check_budget(records, config.errors, folder)
+        return StageOutput(records)
+
+    read = build("ingest", ingest)
+
+    def filter_documents(folder: Path) -> StageOutput:
+        units = [{**unit, "chain": plans["filters"].config[unit["source"]]} for unit in split.unit_inputs(read, [])]
+        return StageOutput(stage.run_units(verdicts.filter_unit, units, folder, phase="verdicts", engine=engine))
+
+    judged = [build("filters", filter_documents)]
+
+    if config.dedup.document:
+        rules, priorities = config.dedup.document, plans["dedup"].config["priority"]
+
+        def deduplicate(folder: Path) -> StageOutput:
+            units = [{**unit, "priority": priorities[unit["source"]]} for unit in split.unit_inputs(read, judged)]
+            return StageOutput(document.deduplicate(units, rules, folder, engine))
+
+        judged.append(build("dedup", deduplicate))
+
+    parts = build("split", lambda folder: split.split(read, judged, config.split, config.seed, folder, engine))
+    return build("tokens", lambda folder: encode.encode(read, judged, parts, config.tokens, config.seed, folder, engine))
+
+
+def finished(config: RunConfig) -> Artifact | None:
+    """The `tokens` artifact of this very configuration if every stage before it is there too, else None."""
+    found = None
+    for name, plan in stage_plans(config).items():
+        folder = config.folder / "data" / name / plan.fingerprint
+        if not (folder / artifact.MANIFEST).is_file():
+            return None
+        found = Artifact.open(folder)
+        if found.breaches():
+            return None
+    return found

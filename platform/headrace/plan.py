@@ -1,0 +1,222 @@
+"""What a run would do, need and take, said before anything is started."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from headrace import pipeline, storage
+from headrace.artifact import MANIFEST
+from headrace.dedup.minhash import candidate_probability
+from headrace.ingest.listing import estimated_bytes, list_files
+from headrace.ingest.sample import write_sample
+from headrace.model import flops_per_token, parameter_count
+from headrace.run import RunConfig, as_json
+from headrace.tokens.store import PARTS, TokenStore
+
+SAMPLE_SHARE = 0.001
+SAMPLE_MIN_BYTES = 1_000_000  # under this the shares of the stages are those of their start-up
+TOKENS_PER_PARAMETER = 20.0  # Hoffmann et al. 2022, arXiv:2203.15556: the compute-optimal ratio
+USEFUL_EPOCHS = 4.0  # Muennighoff et al. 2023, arXiv:2305.16264: up to four epochs repeated text is worth nearly as much as new
+CHECKPOINT_BYTES_PER_PARAMETER = 12  # fp32 weights and two Adam moments
+TRAINING_EFFICIENCY = (
+    0.45  # share of a plain matrix product's speed that a training step reaches; measured on CPUs, see benchmarks/README.md
+)
+
+
+def make_plan(config: RunConfig) -> dict[str, Any]:
+    """The plan of a run as plain values.
+
+    Raises:
+        ConfigError: a source matches nothing, or the layout is illegal.
+    """
+    files = {source.name: list_files(source) for source in config.sources}
+    raw = {name: sum(file.bytes for file in found) for name, found in files.items()}
+    text = {name: sum(estimated_bytes(file) for file in found) for name, found in files.items()}
+    sample = sample_run(config, sum(text.values()))
+    tokens = {name: int(sample["tokens_per_byte"].get(name, 0.0) * text[name]) for name in text}
+    model = config.model.sized(sample["vocab_size"], config.tokens.sequence_length)
+    parameters = parameter_count(model)
+    budget = token_budget(config, parameters, tokens)
+    cores = config.cluster.cores
+    seconds = {stage: rate * sum(text.values()) / cores for stage, rate in sample["seconds_per_byte"].items()}
+    flops = flops_per_token(model) * budget["tokens"]
+    seconds["train"] = flops / (matmul_flops() * min(config.workers, cores) * TRAINING_EFFICIENCY)
+    accumulation = config.train.accumulation_steps(config.workers)
+    return {
+        "config": as_json(config),
+        "stages": {
+            name: {"fingerprint": plan.fingerprint, "done": is_done(config, plan)} for name, plan in pipeline.stage_plans(config).items()
+        },
+        "sources": {
+            name: {"files": len(files[name]), "raw_bytes": raw[name], "text_bytes": text[name], "tokens": tokens[name]} for name in files
+        },
+        "layout": {
+            "workers": config.workers,
+            **as_json(config.train.layout),
+            "global_batch": config.train.batch.global_batch,
+            "micro_batch": config.train.batch.micro_batch,
+            "accumulation_steps": accumulation,
+            "verdict": "legal",
+        },
+        "model": {"parameters": parameters, "flops_per_token": flops_per_token(model), "vocab_size": model.vocab_size},
+        "budget": budget,
+        "dedup": near_duplicates(config),
+        "disk_bytes": disk(config, sum(text.values()), sum(tokens.values()), parameters),
+        "free_bytes": free_bytes(config.folder),
+        "seconds": {stage: round(value, 1) for stage, value in seconds.items()},
+        "sample_bytes": sample["bytes"],
+    }
+
+
+def is_done(config: RunConfig, plan: pipeline.StagePlan) -> bool:
+    return (config.folder / "data" / plan.stage / plan.fingerprint / MANIFEST).is_file()
+
+
+def sample_run(config: RunConfig, total: int) -> dict[str, Any]:
+    """The data stages, run in this process on a sample of every source: seconds a byte by stage, tokens a byte by source."""
+    wanted = max(SAMPLE_MIN_BYTES, int(total * SAMPLE_SHARE))
+    with tempfile.TemporaryDirectory(prefix="headrace-plan-") as name:
+        folder = Path(name)
+        sources, taken = [], {}
+        for source in config.sources:
+            path = folder / "raw" / f"{source.name}.jsonl"
+            taken[source.name] = write_sample(source, path, wanted // len(config.sources))
+            sources.append(source.model_copy(update={"path": str(path), "format": "jsonl", "text_field": "text"}))
+        # More is held out than in the run, and sequences are short: a sample of a few hundred documents must leave neither part empty.
+        tokens = config.tokens.model_copy(update={"sequence_length": 8})
+        split = config.split.model_copy(update={"validation": 0.3})
+        small = config.model_copy(update={"out": str(folder / "run"), "sources": tuple(sources), "tokens": tokens, "split": split})
+        store = TokenStore.open(pipeline.curate(small, "local").folder)
+        lines = storage.read_lines(folder / "run" / "events.jsonl")
+    found = {source: sum(store.num_tokens(source, part) for part in PARTS) for source in store.sources}
+    total_taken = max(1, sum(taken.values()))
+    return {
+        "bytes": total_taken,
+        "vocab_size": config.tokens.vocab_size if config.tokens.tokenizer == "bpe" else store.vocab_size,
+        "seconds_per_byte": {line["stage"]: line["seconds"] / total_taken for line in lines if line["event"] == "finished"},
+        # Of each byte of raw text, so that what filters and deduplication remove is left out.
+        "tokens_per_byte": {source: tokens_found / max(1, taken[source]) for source, tokens_found in found.items()},
+    }
+
+
+def token_budget(config: RunConfig, parameters: int, tokens: dict[str, int]) -> dict[str, Any]:
+    """Tokens that training reads, against the parameters and against what each source has."""
+    read = config.train.steps * config.train.batch.global_batch * config.tokens.sequence_length
+    weights = {source.name: source.weight * tokens[source.name] for source in config.sources}
+    total = sum(weights.values()) or 1.0
+    epochs = {name: round(read * weight / total / tokens[name], 3) if tokens[name] else 0.0 for name, weight in weights.items()}
+    ratio = read / parameters
+    most = max(epochs.values(), default=0.0)
+    reference = f"{TOKENS_PER_PARAMETER:.0f} (arXiv:2203.15556)"
+    if most > USEFUL_EPOCHS:
+        worst = max(epochs, key=lambda name: epochs[name])
+        why = f"past {USEFUL_EPOCHS:.0f} epochs repeated text teaches little (arXiv:2305.16264)"
+        verdict = f"{worst} is read {most:.1f} times; {why}: more text, or fewer steps"
+    elif ratio < TOKENS_PER_PARAMETER / 2:
+        verdict = f"under-trained: {ratio:.1f} tokens a parameter, compute-optimal is about {reference}; more steps or a smaller model"
+    elif ratio > TOKENS_PER_PARAMETER * 10:
+        verdict = (
+            f"{ratio:.0f} tokens a parameter, past the compute-optimal {reference}: cheap to serve, but a larger model would learn more"
+        )
+    else:
+        verdict = f"{ratio:.1f} tokens a parameter, near the compute-optimal {reference}"
+    return {
+        "tokens": read,
+        "tokens_per_parameter": round(ratio, 3),
+        "reference": TOKENS_PER_PARAMETER,
+        "epochs": epochs,
+        "verdict": verdict,
+    }
+
+
+def near_duplicates(config: RunConfig) -> dict[str, float] | None:
+    """Probability that a pair of that similarity becomes a candidate, under the run's bands and rows."""
+    rules = config.dedup.document
+    if rules is None:
+        return None
+    return {
+        f"{similarity:.2f}": round(candidate_probability(similarity, rules.bands, rules.rows), 4)
+        for similarity in (0.5, 0.7, 0.75, 0.8, 0.9)
+    }
+
+
+def disk(config: RunConfig, text: int, tokens: int, parameters: int) -> dict[str, int]:
+    """Bytes that the run will hold: zstd documents, verdicts and intermediate signatures, tokens, checkpoints."""
+    width = 2 if config.tokens.vocab_size <= 1 << 16 else 4
+    saved = min(config.train.checkpoint.keep, config.train.steps // config.train.checkpoint.every + 1) + 1
+    parts = {
+        "documents": int(text * 0.45),
+        "verdicts": int(text * 0.05),
+        "tokens": tokens * width,
+        "checkpoints": parameters * CHECKPOINT_BYTES_PER_PARAMETER * saved,
+    }
+    return {**parts, "all": sum(parts.values())}
+
+
+def free_bytes(folder: Path) -> int:
+    place = folder
+    while not place.exists():
+        place = place.parent
+    found = os.statvfs(place)
+    return found.f_bavail * found.f_frsize
+
+
+def matmul_flops() -> float:
+    """Floating point operations a second of a plain fp32 matrix product on one thread here."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        a = torch.ones(512, 512)
+        speeds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            for _ in range(4):
+                a @ a
+            speeds.append(4 * 2 * 512**3 / (time.perf_counter() - started))
+        return float(np.median(speeds))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def print_plan(plan: dict[str, Any], console: Console) -> None:
+    """The plan for a person: configuration first, then what follows from it."""
+    import yaml
+
+    console.print(yaml.safe_dump(plan["config"], sort_keys=False, allow_unicode=True), highlight=False)
+    sources = Table("source", "files", "raw MB", "text MB (estimate)", "tokens (estimate)", "epochs", title="Sources")
+    for name, row in plan["sources"].items():
+        numbers = [f"{row['files']:,}", f"{row['raw_bytes'] / 1e6:,.1f}", f"{row['text_bytes'] / 1e6:,.1f}", f"{row['tokens']:,}"]
+        sources.add_row(name, *numbers, f"{plan['budget']['epochs'][name]:.2f}")
+    console.print(sources)
+    rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    layout = plan["layout"]
+    product = f"{layout['micro_batch']} sequences x {layout['workers']} workers x {layout['accumulation_steps']} accumulated"
+    rows.add_row("layout", f"ZeRO {layout['zero']}, {product} = {layout['global_batch']} sequences a step: {layout['verdict']}")
+    rows.add_row("model", f"{plan['model']['parameters']:,} parameters, vocabulary {plan['model']['vocab_size']:,}")
+    rows.add_row("token budget", f"{plan['budget']['tokens']:,} tokens: {plan['budget']['verdict']}")
+    if plan["dedup"]:
+        rows.add_row("near-duplicates", "candidate probability " + ", ".join(f"{p:.0%} at {s}" for s, p in plan["dedup"].items()))
+    needed, free = plan["disk_bytes"]["all"], plan["free_bytes"]
+    rows.add_row("disk", f"about {needed / 1e9:.2f} GB needed, {free / 1e9:.1f} GB free" + (": TOO LITTLE" if needed > free else ""))
+    rows.add_row("time", ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in plan["seconds"].items()))
+    basis = f"a sample of {plan['sample_bytes'] / 1e6:.1f} MB and one matrix product"
+    rows.add_row("", f"estimated from {basis}; starts of Ray, about a minute in all, come on top")
+    done = [name for name, stage in plan["stages"].items() if stage["done"]]
+    rows.add_row("already done", ", ".join(done) or "nothing")
+    console.print(rows)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

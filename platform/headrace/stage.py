@@ -1,0 +1,124 @@
+"""Run one function over the work units of a stage: with Ray Data on a cluster, or in process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from headrace import storage
+
+log = logging.getLogger("headrace")
+
+Engine = Literal["ray", "local"]
+Unit = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """The account of one unit: rows_in = rows_out + sum(rejected); counters are added up in the manifest's totals."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+UnitFunction = Callable[[dict[str, Any], Path], UnitResult]
+
+
+def run_units(function: UnitFunction, units: Sequence[Unit], folder: Path, *, phase: str, engine: Engine) -> list[dict[str, Any]]:
+    """Apply `function(unit, scratch)` to every unit that has no done record yet; the records of all, ordered by id.
+
+    A unit writes below a private scratch folder, its files are then moved to the same paths below `folder`, and its done record is
+    written last. So a killed run loses the units under way and nothing else, and a unit that two workers ran leaves one result:
+    units are pure functions, so the second writes the same bytes over the first.
+
+    Args:
+        function: a module-level function (it is sent to Ray's workers); takes a unit with an "id".
+        folder: the stage's own folder, on storage that every worker reaches.
+        phase: names the done records, for stages that run over their units more than once.
+    """
+    done = folder / "done" / phase
+    done.mkdir(parents=True, exist_ok=True)
+    missing = [dict(unit) for unit in units if not (done / f"{unit['id']}.json").is_file()]
+    if len(missing) < len(units):
+        log.info("%s/%s: %d of %d units already done", folder.parent.name, phase, len(units) - len(missing), len(units))
+    if missing:
+        runner = _run_on_ray if engine == "ray" else _run_here
+        runner(function, missing, folder, phase)
+    return [storage.read_json(done / f"{unit_id}.json")["record"] for unit_id in sorted(unit["id"] for unit in units)]
+
+
+def run_unit(function: UnitFunction, unit: dict[str, Any], folder: Path, phase: str) -> None:
+    """One unit: work aside, publish, write the done record."""
+    started = time.monotonic()
+    reset_peak_memory()
+    with storage.scratch_folder(folder, f"{phase}-{unit['id']}") as scratch:
+        result = function(unit, scratch)
+        assert result.rows_in == result.rows_out + sum(result.rejected.values()), f"{unit['id']}: {result}"
+        files = storage.publish_tree(scratch, folder)
+    record = {
+        "id": unit["id"],
+        **({"source": unit["source"]} if "source" in unit else {}),
+        "files": files,
+        "rows_in": result.rows_in,
+        "rows_out": result.rows_out,
+        "rejected": {reason: rows for reason, rows in sorted(result.rejected.items()) if rows},
+        "counters": dict(sorted(result.counters.items())),
+    }
+    timing = {"seconds": round(time.monotonic() - started, 4), "peak_rss_bytes": peak_memory()}
+    storage.write_json(folder / "done" / phase / f"{unit['id']}.json", {"record": record, "timing": timing})
+
+
+def _run_here(function: UnitFunction, units: list[dict[str, Any]], folder: Path, phase: str) -> None:
+    for number, unit in enumerate(units, 1):
+        run_unit(function, unit, folder, phase)
+        log.debug("%s/%s: unit %d of %d", folder.parent.name, phase, number, len(units))
+
+
+def _run_on_ray(function: UnitFunction, units: list[dict[str, Any]], folder: Path, phase: str) -> None:
+    import ray
+
+    def apply(row: dict[str, Any]) -> dict[str, Any]:
+        run_unit(function, units[row["id"]], folder, phase)
+        return {"unit": units[row["id"]]["id"]}
+
+    # One unit a block: the unit is what is scheduled, lost and done again. Only its number travels through the object store.
+    pending = ray.data.range(len(units), override_num_blocks=len(units)).map(apply, num_cpus=1, resources=data_slot())
+    shown = time.monotonic()
+    for finished, _ in enumerate(pending.iter_rows(), 1):
+        if time.monotonic() - shown > 10:
+            log.info("%s/%s: %d of %d units", folder.parent.name, phase, finished, len(units))
+            shown = time.monotonic()
+
+
+def data_slot() -> dict[str, float]:
+    """The logical resource that keeps data work on the nodes declared for it, where the cluster declares one."""
+    import ray
+
+    return {"data": 1} if ray.cluster_resources().get("data") else {}
+
+
+def reset_peak_memory() -> None:
+    """Start the process's peak memory anew: Ray's workers serve many units, and each reports its own peak."""
+    with contextlib.suppress(OSError), Path("/proc/self/clear_refs").open("w") as handle:
+        handle.write("5")
+
+
+def peak_memory() -> int:
+    """Peak resident memory of this process since `reset_peak_memory`, in bytes; that of its whole life where /proc is absent."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)

@@ -1,0 +1,1 @@
+"""Tokenizers, encoding, and the packed token store."""

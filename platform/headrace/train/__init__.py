@@ -1,0 +1,1 @@
+"""Training under Ray Train, torchrun or a plain spawn: one worker, DeepSpeed's ZeRO, exact resume."""

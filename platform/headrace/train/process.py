@@ -1,0 +1,93 @@
+"""A rank's surroundings: device, process group, threads, and DeepSpeed's import without its compiler run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+TIMEOUT = timedelta(minutes=15)  # longer than the slowest checkpoint; a dead peer is noticed by the launcher long before
+
+
+def device() -> torch.device:
+    """This rank's device: its own GPU where there are any, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+def join(where: torch.device) -> None:
+    """Become part of the process group.
+
+    A group that Ray Train or a test made is taken as it is. Under torchrun the environment names it; else the world is this process.
+    The group must live as long as the process: DeepSpeed keeps groups made from the first one for every later engine.
+    """
+    world = os.environ.get("WORLD_SIZE", "1")
+    os.environ.setdefault("RANK", "0")
+    os.environ.setdefault("LOCAL_RANK", "0")
+    os.environ.setdefault("WORLD_SIZE", world)
+    # DeepSpeed's CPU accelerator would count NUMA nodes for want of this.
+    os.environ.setdefault("LOCAL_SIZE", os.environ.get("LOCAL_WORLD_SIZE", world))
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    if dist.is_initialized():
+        return
+    backend = "nccl" if where.type == "cuda" else "gloo"
+    if int(world) > 1:
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
+
+
+def import_deepspeed(where: torch.device) -> Any:
+    """The deepspeed module; imported here and never at the top of a file, or Ray's controller would start it, too."""
+    if where.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+
+    # It calls collectives by the names that torch 2.13 is about to drop; that is no news to a user.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+    if where.type == "cpu":
+        # At start-up DeepSpeed compiles a shared-memory all-reduce that only inference uses: minutes on a small machine, and a
+        # killed compiler leaves a lock on which every later start waits. An empty table of usable extensions says "none";
+        # the table is a cached module attribute made to be edited (deepspeed/ops/__init__.py).
+        vars(deepspeed.ops).setdefault("__compatible_ops__", {})
+        with _environment(TORCHDYNAMO_DISABLE="1"):
+            # Any ZeRO engine imports this optimizer, whose kernels are compiled functions: that alone loads torch's compiler, 2 s.
+            importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
+    return deepspeed
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def total(values: list[float], where: torch.device) -> list[float]:
+    """Each number summed over all ranks, in float64: counts stay exact below 2^53."""
+    summed = torch.tensor(values, dtype=torch.float64, device=where)
+    dist.all_reduce(summed)
+    return [float(value) for value in summed.tolist()]
+
+
+def agreed(value: Any) -> Any:
+    """Rank 0's value on every rank."""
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

@@ -1,0 +1,105 @@
+"""What a worker is told: plain values that travel to every rank and stand in a file for torchrun; and what a resume may not change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.artifact import Artifact
+from headrace.checkpoint import committed, read_manifest, verify
+from headrace.config import Config, ConfigError, validate
+from headrace.model import DecoderConfig
+from headrace.objectives import CausalLM, ObjectiveConfig
+from headrace.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from headrace.run import RunConfig
+
+NOT_FIXED = ("layout", "checkpoint", "threads", "max_failures")  # parts of `train` that do not change what is computed
+
+
+class TrainSpec(Config):
+    """One training run."""
+
+    run: Path  # the run's folder
+    tokens: Path  # folder of the committed token store
+    seed: int  # of the initial weights and the order of samples
+    mixture: dict[str, float]  # weight of each source
+    model: DecoderConfig
+    objective: ObjectiveConfig = CausalLM()
+    train: TrainConfig
+    owed: tuple[str, ...] = ()  # evaluation suites that must have scored a checkpoint before it may be deleted
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> TrainSpec:
+        """The specification in plain values, as `plain` gives them."""
+        return validate(cls, values, "training specification")
+
+    def plain(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.run / "train" / "checkpoints"
+
+    def fixed(self, tokens_fingerprint: str) -> dict[str, Any]:
+        """What a checkpoint records of the configuration: whatever the numbers of a run depend on."""
+        values = self.plain()
+        train = {name: value for name, value in values["train"].items() if name not in NOT_FIXED}
+        train["batch"] = {"global": self.train.batch.global_batch}
+        parts = {name: values[name] for name in ("seed", "mixture", "model", "objective")}
+        return {**parts, "train": train, "tokens_fingerprint": tokens_fingerprint}
+
+
+def train_spec(config: RunConfig, tokens: Path) -> dict[str, Any]:
+    """The specification, in plain values, of a run's training on a token store."""
+    return TrainSpec(
+        run=config.folder,
+        tokens=tokens,
+        seed=config.seed,
+        mixture={source.name: source.weight for source in config.sources},
+        model=config.model,
+        train=config.train,
+        owed=("fast",),
+    ).plain()
+
+
+def training_done(values: Mapping[str, Any]) -> bool:
+    """Whether the last step's checkpoint is there and whole.
+
+    Raises:
+        ConfigError: the run's folder holds the training of another configuration.
+    """
+    spec = TrainSpec.read(values)
+    newest = committed(spec.checkpoints)[-1:]
+    if not newest:
+        return False
+    manifest = read_manifest(newest[0])
+    check_unchanged(newest[0], manifest["config"], spec.fixed(Artifact.open(spec.tokens).fingerprint))
+    return bool(manifest["state"]["step"] == spec.train.steps) and not verify(newest[0])
+
+
+def check_unchanged(checkpoint: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises ConfigError, naming every field, if a run would be resumed under a configuration that changes its numbers."""
+    before, after = dict(_flat(then)), dict(_flat(now))
+    changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+    if not changed:
+        return
+    if "tokens_fingerprint" in changed:
+        raise ConfigError(
+            f"{checkpoint}: was trained on the token store {before.get('tokens_fingerprint')}, but the run's data is now "
+            f"{after.get('tokens_fingerprint')}; restore the data's configuration, or name another folder with out=PATH."
+        )
+    lines = [f"{name} = {after.get(name)!r}, but {before.get(name)!r} so far" for name in changed]
+    raise ConfigError(
+        f"{checkpoint}: the run was begun with another configuration: {'; '.join(lines)}. Restore it, or name another folder with out=PATH."
+    )
+
+
+def _flat(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{place}{name}.")
+        else:
+            yield f"{place}{name}", value

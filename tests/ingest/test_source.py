@@ -1,0 +1,34 @@
+import pytest
+
+from headrace.config import ConfigError, validate
+from headrace.ingest.source import Source
+
+WEB = {"name": "web", "kind": "web", "path": "data/*.jsonl"}
+
+
+def test_defaults_and_patterns():
+    source = validate(Source, WEB, "run.yaml")
+    assert (source.format, source.text_field, source.filters, source.weight, source.priority) == ("auto", "text", None, 1.0, 0)
+    assert source.patterns == ["data/*.jsonl"]
+    assert validate(Source, {**WEB, "path": ["a", "b"]}, "run.yaml").patterns == ["a", "b"]
+    assert validate(Source, {**WEB, "filters": [{"name": "gopher_quality"}]}, "run.yaml").filters
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "Web pages"},
+        {"name": ""},
+        {"kind": "webb"},
+        {"path": ""},
+        {"path": []},
+        {"format": "csv"},
+        {"weight": 0},
+        {"text_field": ""},
+        {"pth": "x"},
+    ],
+    ids=str,
+)
+def test_mistakes_name_their_field(wrong):
+    with pytest.raises(ConfigError, match=rf"run\.yaml: {next(iter(wrong))}"):
+        validate(Source, {**WEB, **wrong}, "run.yaml")

@@ -1,0 +1,225 @@
+"""The whole flow through its command, unbroken and with its processes killed: same artifacts, same loss curve."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import yaml
+
+from headrace import storage
+from headrace.artifact import STAGES
+from headrace.control import cluster
+from headrace.control.keeper import _carries
+
+STEPS = 40
+TEXT = "the river ran past an old mill and its wheel turned slowly while grain became flour for bread that fed many people in town"
+WORDS = tuple(TEXT.split())
+
+
+def corpus(path, documents=400):
+    """Prose-like documents with exact copies and near-duplicates among them."""
+    draw = random.Random(7)
+    texts = []
+    for _ in range(documents):
+        if texts and draw.random() < 0.1:
+            texts.append(draw.choice(texts))
+        elif texts and draw.random() < 0.1:
+            words = draw.choice(texts).split()
+            words[draw.randrange(len(words))] = "changed"
+            texts.append(" ".join(words))
+        else:
+            texts.append(
+                " ".join(draw.choice(WORDS) + draw.choice(["", "", "", "s", "ed", "ing", ","]) for _ in range(draw.randrange(80, 240)))
+                + "."
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"id": f"d{number}", "text": text}) + "\n" for number, text in enumerate(texts)))
+
+
+@pytest.fixture(scope="module")
+def configured(tmp_path_factory):
+    """A configuration file for a run folder of the given name."""
+    folder = tmp_path_factory.mktemp("flow")
+    corpus(folder / "raw" / "a.jsonl")
+
+    def configure(name):
+        values = {
+            "out": str(folder / name),
+            "unit_bytes": 65536,
+            "sources": [{"name": "mill", "kind": "prose", "path": str(folder / "raw" / "*.jsonl"), "filters": []}],
+            "split": {"validation": 0.1},
+            "tokens": {"vocab_size": 384, "sequence_length": 32},
+            "model": {"layers": 2, "hidden": 32, "heads": 2},
+            "train": {
+                "steps": STEPS,
+                "batch": {"global": 8, "micro": 4},
+                "layout": {"data": 2, "zero": 1},
+                "checkpoint": {"every": 10, "keep": 10},
+            },
+            "evaluate": {"max_tokens": 2000},
+            "cluster": {"cpus": 2},
+        }
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path, folder / name
+
+    return configure
+
+
+def headrace(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "headrace.cli", *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
+    )
+
+
+def finish(process, timeout=420):
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def data_files(run):
+    found = {}
+    for stage in STAGES:
+        for path in sorted((run / "data" / stage).rglob("*")):
+            if path.is_file() and path.name != "timings.jsonl":
+                found[path.relative_to(run).as_posix()] = path.read_bytes()
+    return found
+
+
+def curve(run):
+    return [(line["step"], line["loss"], line["grad_norm"]) for line in storage.read_lines(run / "train" / "metrics.jsonl")]
+
+
+def until(condition, seconds=240):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not come to pass in time")
+
+
+def workers(run, title):
+    """Processes of the run's own cluster whose title holds a word."""
+    running = cluster.find_running(run / "control")
+    if running is None:
+        return []
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if title in " ".join(process.cmdline()) and _carries(process, running.mark):
+                found.append(process)
+    return found
+
+
+@pytest.fixture(scope="module")
+def unbroken(configured):
+    path, run = configured("unbroken")
+    code, out, err = finish(headrace("run", path))
+    assert code == 0, err
+    return path, run, out
+
+
+def test_the_flow_ends_in_a_report_and_leaves_nothing_running(unbroken):
+    _, run, out = unbroken
+    assert str(run / "report.html") in out
+    report = json.loads((run / "report.json").read_text())
+    assert report
+    assert [line[0] for line in curve(run)] == list(range(1, STEPS + 1))
+    checkpoints = sorted(path.name for path in (run / "train" / "checkpoints").iterdir())
+    assert checkpoints == [f"step-{step:08d}" for step in range(0, STEPS + 1, 10)]
+    losses = [json.loads((run / "eval" / name / "fast.json").read_text())["validation_loss"] for name in checkpoints]
+    assert losses[-1] < losses[0]
+    for stage in STAGES:
+        (folder,) = (run / "data" / stage).iterdir()
+        totals = json.loads((folder / "manifest.json").read_text())["totals"]
+        assert totals["rows_in"] == totals["rows_out"] + sum(totals["rejected"].values())
+    assert cluster.find_running(run / "control") is None
+
+
+def test_the_same_command_again_does_nothing_and_says_so(unbroken):
+    path, run, _ = unbroken
+    before = {each: each.stat().st_mtime_ns for each in run.rglob("*") if each.is_file() and not each.name.startswith("report.")}
+    code, _, err = finish(headrace("run", path))
+    assert code == 0
+    assert "nothing was started" in err
+    after = {each: each.stat().st_mtime_ns for each in run.rglob("*") if each.is_file() and not each.name.startswith("report.")}
+    assert {each for each in before if each.name != "driver.lock" and before[each] != after.get(each)} == set()
+
+
+def test_a_changed_configuration_is_refused_by_name(unbroken):
+    path, _, _ = unbroken
+    code, _, err = finish(headrace("run", path, "train.optimizer.lr=0.5"))
+    assert code == 2
+    assert "lr" in err
+    assert "out=" in err
+
+
+def test_generation_continues_from_the_newest_checkpoint(unbroken):
+    _, run, _ = unbroken
+    code, out, err = finish(headrace("generate", run, "the river", "--tokens", "8", "--json"))
+    assert code == 0, err
+    assert json.loads(out)["checkpoint"] == f"step-{STEPS:08d}"
+    assert json.loads(out)["text"]
+
+
+def test_killed_driver_data_worker_and_train_worker_change_nothing(unbroken, configured):
+    _, whole, _ = unbroken
+    path, run = configured("broken")
+
+    driver = headrace("run", path)
+    until(lambda: list(run.glob("data/*/*/done/*/*.json")))  # the data job is at work
+    for worker in workers(run, "ray::Map")[:1]:
+        worker.kill()
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+    assert cluster.find_running(run / "control") is not None
+
+    driver = headrace("run", path)
+    until(lambda: len(curve(run)) >= 12)  # past the checkpoint of step 10
+    victims = until(lambda: workers(run, "RayTrainWorker"))
+    victims[0].send_signal(signal.SIGKILL)
+    code, _, err = finish(driver)
+    assert code == 0, err
+
+    assert data_files(run) == data_files(whole)
+    assert curve(run) == curve(whole)
+    starts = storage.read_lines(run / "train" / "workers.jsonl")
+    assert len(starts) == 2
+    assert starts[1]["restored_step"] >= 10
+
+
+def test_a_run_whose_folder_cannot_be_written_is_refused(configured, tmp_path):
+    path, _ = configured("nowhere")
+    (tmp_path / "file").write_text("")
+    code, _, err = finish(headrace("run", path, f"out={tmp_path / 'file' / 'run'}"))
+    assert code == 2
+    assert "cannot write there" in err
+
+
+def test_a_pattern_that_matches_nothing_is_refused(configured):
+    path, run = configured("empty")
+    code, _, err = finish(headrace("run", path, "sources.0.path=/no/such/*.jsonl"))
+    assert code == 2
+    assert "/no/such/*.jsonl" in err
+    assert not (run / "data").exists() or not list((run / "data").iterdir())
+
+
+def test_two_drivers_cannot_work_on_one_run(unbroken):
+    path, run, _ = unbroken
+    from headrace.control.controller import sole_driver
+
+    with sole_driver(run):
+        code, _, err = finish(headrace("run", path))
+    assert code == 2
+    assert str(os.getpid()) in err

@@ -1,0 +1,99 @@
+"""Small training runs, each rank a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.tokens.store import write_store
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training run for `run_cases.py`."""
+
+    spec: dict[str, Any]
+    begin: Path | None = None
+    file_limit: int | None = None
+
+
+class Lab:
+    """Makes and runs small trainings in a folder that holds a token store in `tokens`."""
+
+    case = Case
+
+    def __init__(self) -> None:
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def write_tokens(self, folder: Path, seed: int = 0) -> None:
+        """A store of two sources whose documents can be learned: each token is at most 2 above the one before."""
+        generator = np.random.default_rng(seed)
+
+        def documents(count: int) -> list[list[int]]:
+            return [(np.cumsum(generator.integers(0, 3, generator.integers(3, 40))) % 96 + 1).tolist() for _ in range(count)]
+
+        folder.mkdir(parents=True)
+        streams = {"a": {"train": documents(60)}, "b": {"train": documents(20)}}
+        write_store(folder, streams, vocab_size=97, eos=0, sequence_length=16)
+        (folder / "tokenizer.json").write_text("{}")
+
+    def spec(self, folder: Path, name: str, **train: Any) -> dict[str, Any]:
+        """Specification of the run folder/name: six steps, unless `train` says otherwise."""
+        settings = {
+            "steps": 6,
+            "batch": {"global": 12, "micro": 2},
+            "schedule": {"name": "cosine", "warmup": 2},
+            "optimizer": {"lr": 1e-3, "eps": 1e-6, "clip": 0.5},
+            "checkpoint": {"every": 3},
+            **train,
+        }
+        return {
+            "run": str(folder / name),
+            "tokens": str(folder / "tokens"),
+            "seed": 7,
+            "mixture": {"a": 1.0, "b": 2.0},
+            "model": {"layers": 2, "hidden": 32, "heads": 4, "kv_heads": 2, "mlp": 34},
+            "train": settings,
+        }
+
+    def run(self, folder: Path, world: int, cases: Sequence[Case]) -> None:
+        """Run the cases, one after the other, on `world` ranks."""
+        paths = []
+        for case in cases:
+            path = folder / f"{Path(case.spec['run']).name}.json"
+            path.write_text(json.dumps({"spec": case.spec, "begin": case.begin and str(case.begin), "file_limit": case.file_limit}))
+            paths.append(str(path))
+        ranks = []
+        for rank in range(world):
+            environment = {**self.environment, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+            command = [sys.executable, str(HERE / "run_cases.py"), str(rank), str(world), str(folder), *paths]
+            ranks.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        outputs = [rank.communicate(timeout=400)[0] for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [0] * world, "\n".join(outputs)
+
+    def error(self, folder: Path, name: str, rank: int = 0) -> dict[str, str] | None:
+        """Type and message of what a run raised on a rank."""
+        path = folder / f"{name}.error{rank}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def lines(self, run: Path, file: str = "metrics.jsonl") -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (run / "train" / file).read_text().splitlines()]
+
+    def column(self, run: Path, name: str) -> np.ndarray[Any, Any]:
+        return np.array([line[name] for line in self.lines(run)])
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    return Lab()

@@ -1,0 +1,39 @@
+"""One rank of several training runs, one after the other in one process group: python run_cases.py RANK WORLD FOLDER CASE.json ...
+
+A case is {"spec", "begin": checkpoint folder to copy in first or null, "file_limit": bytes that rank 0 may write to a file or null}.
+What a run raises is left in <RUN>.error<RANK>.json.
+"""
+
+import json
+import resource
+import shutil
+import sys
+from pathlib import Path
+
+import torch.distributed as dist
+
+from headrace.train.worker import train
+
+
+def main(rank: int, world: int, folder: Path, paths: list[Path]) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder / f'rendezvous-{world}'}", rank=rank, world_size=world)
+    for path in paths:
+        case = json.loads(path.read_text())
+        run = Path(case["spec"]["run"])
+        if case["begin"] and rank == 0:
+            source = Path(case["begin"])
+            shutil.copytree(source, run / "train" / "checkpoints" / source.name)
+        if case["file_limit"] and rank == 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (case["file_limit"], resource.RLIM_INFINITY))
+        dist.barrier()
+        try:
+            train(case["spec"])
+        except Exception as error:
+            error_path = run.with_name(f"{run.name}.error{rank}.json")
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            error_path.write_text(json.dumps({"type": type(error).__name__, "message": str(error)}))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), [Path(argument) for argument in sys.argv[4:]])

@@ -8,16 +8,13 @@ OUT ?= runs/quickstart
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: quickstart test faults install clean
+.PHONY: quickstart test install clean
 
 quickstart: $(STAMP)
 	$(BIN)/headrace quickstart --out $(OUT)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
-
-faults: $(STAMP)
-	$(BIN)/python -m pytest -m faults --timeout=4800
 
 install: $(STAMP)
 

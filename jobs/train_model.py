@@ -3,14 +3,13 @@
 import sys
 from pathlib import Path
 
-from headrace.train.fit import fit
-from headrace.train.spec import train_spec
-
 from headrace import pipeline
 from headrace.config import ConfigError
 from headrace.control.exits import run_job
 from headrace.control.ray_session import connect
 from headrace.run import open_run
+from headrace.train.fit import fit
+from headrace.train.spec import train_spec
 
 
 def main(run: Path) -> None:

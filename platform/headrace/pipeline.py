@@ -14,6 +14,7 @@ from typing import Any
 
 from headrace import artifact, split, stage, storage
 from headrace.artifact import Artifact, StageOutput
+from headrace.config import ConfigError
 from headrace.control.events import event_log
 from headrace.dedup import document
 from headrace.filters import default_chain, verdicts
@@ -57,9 +58,16 @@ def stage_plans(config: RunConfig) -> dict[str, StagePlan]:
         plan("dedup", document.VERSION, {"document": as_json(config.dedup.document), "priority": priorities}, _names(found, *found))
     plan("split", split.VERSION, {**as_json(config.split), "seed": config.seed}, _names(found, *found))
     tokenizer = config.tokens.tokenizer
-    digest = None if tokenizer == "bpe" else storage.file_entry(Path(tokenizer).parent, Path(tokenizer))["sha256"]
+    digest = None if tokenizer == "bpe" else _digest(Path(tokenizer))
     plan("tokens", encode.VERSION, {**as_json(config.tokens), "given": digest, "seed": config.seed}, _names(found, *found))
     return found
+
+
+def _digest(path: Path) -> str:
+    try:
+        return str(storage.file_entry(path.parent, path)["sha256"])
+    except FileNotFoundError:
+        raise ConfigError(f"tokens.tokenizer = {str(path)!r}: no such file; give 'bpe' or the path of a tokenizer.json.") from None
 
 
 def _names(found: Mapping[str, StagePlan], *stages: str) -> dict[str, str]:

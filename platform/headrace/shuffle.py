@@ -179,9 +179,19 @@ def _read_partitioned(path: Path, key: str, partitions: int, wanted: Sequence[in
 
 
 def _sorted(table: pa.Table) -> pa.Table:
-    if not table.num_rows:
+    if _is_sorted(table):
         return table
     return pl.DataFrame(table).sort(table.column_names).to_arrow().cast(table.schema).combine_chunks()
+
+
+def _is_sorted(table: pa.Table) -> bool:
+    settled = np.zeros(max(0, len(table) - 1), bool)  # rows that an earlier column puts behind the one before
+    for column in table.columns:
+        values = column.to_numpy()
+        if bool((~settled & (values[1:] < values[:-1])).any()):
+            return False
+        settled |= values[1:] > values[:-1]
+    return True
 
 
 def _split_partitions(rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.dedup.components import connected_components
+from headrace.dedup.components import connected_components, spanning_forest
 
 
 def components(edges):
@@ -43,3 +43,17 @@ def test_a_long_chain_in_the_worst_order():
     chain = [(number, number + 1) for number in range(200_000)]
     assert set(components(chain[::-1]).values()) == {0}
     assert set(components(chain[::2] + chain[1::2]).values()) == {0}
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)).filter(lambda edge: edge[0] != edge[1]), max_size=60), st.integers(0, 60))
+def test_a_forest_links_the_same_documents_with_fewer_edges(edges, cut):
+    def forest(some):
+        first, second = np.array(some, np.int64).reshape(-1, 2).T
+        return [some[place] for place in spanning_forest(first.copy(), second.copy())]
+
+    thin = forest(edges)
+    assert components(thin) == components(edges)
+    assert len(thin) == len(components(edges)) - len(set(components(edges).values()))
+    # Thinned part by part, as the files of a corpus are.
+    assert components(forest(edges[:cut]) + forest(edges[cut:])) == components(edges)

@@ -20,10 +20,7 @@ def ingest(folder, out, unit_bytes=None, **fields):
     units = plan_units([Source(name="web", kind="web", path=str(folder), **fields)], unit_bytes)
     kinds = ("documents", "quarantine", "files")
     results = [ingest_unit(unit, out) for unit in units]
-    tables = [
-        pa.concat_tables(read_table(out / kind / f"{unit['id']}.parquet") for unit in units)
-        for kind in ("documents", "quarantine", "files")
-    ]
+    tables = [pa.concat_tables(read_table(out / kind / f"{unit['id']}.parquet") for unit in units) for kind in kinds]
     return results, *tables
 
 

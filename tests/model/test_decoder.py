@@ -77,8 +77,12 @@ def test_initial_weights_have_the_published_spread() -> None:
 
 def test_initial_weights_are_pinned() -> None:
     # Not by digest: the last bit of a logarithm differs between processors.
-    assert initial_weight(CONFIG, 7, "embed.weight", (23, 32))[0, :3].tolist() == pytest.approx([-0.0523236, 0.0302575, 0.0237043], abs=1e-7)
-    assert initial_weight(CONFIG, 7, "blocks.1.mlp.down.weight", (32, 96))[31, -3:].tolist() == pytest.approx([-0.0125553, 0.0085334, 0.0109000], abs=1e-7)
+    assert initial_weight(CONFIG, 7, "embed.weight", (23, 32))[0, :3].tolist() == pytest.approx(
+        [-0.0523236, 0.0302575, 0.0237043], abs=1e-7
+    )
+    assert initial_weight(CONFIG, 7, "blocks.1.mlp.down.weight", (32, 96))[31, -3:].tolist() == pytest.approx(
+        [-0.0125553, 0.0085334, 0.0109000], abs=1e-7
+    )
 
 
 def test_tied_embeddings_are_one_weight() -> None:

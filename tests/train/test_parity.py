@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from headrace.batches import Loader, Order
 from headrace.checkpoint import Reader, load_model, read_manifest, verify
+from headrace.model import build_model
+from headrace.tokens.store import TokenStore
+from headrace.train.spec import TrainSpec
 
 STEPS = 6
 FP32 = [f"z{zero}" for zero in range(4)]
@@ -54,6 +58,32 @@ def largest_difference(one: Path, other: Path) -> float:
     (_, ours), (_, theirs) = load_model(one), load_model(other)
     assert ours.keys() == theirs.keys()
     return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+
+
+def test_one_rank_is_a_plain_torch_loop(runs: Path, lab: Any) -> None:
+    """The oracle of all others: no engine, one pass over the whole batch, the loss as it is defined."""
+    spec = TrainSpec.read(lab.spec(runs, "plain"))
+    store = TokenStore.open(spec.tokens)
+    model = build_model(spec.model.sized(store.vocab_size, store.sequence_length), spec.seed)
+    matrices, vectors = ([p for p in model.parameters() if (p.ndim > 1) is flag] for flag in (True, False))
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-6)
+    counts = {name: store.num_sequences(name, "train") for name in store.sources}
+    loader = Loader(store, Order(spec.seed, counts, spec.mixture), 12, 12, 0, 1)
+    for step, line in enumerate(lab.lines(runs / "one")):
+        example = spec.objective.corrupt(torch.from_numpy(loader.read(step)), store.eos)
+        logits = model(example.tokens, example.aux)
+        loss = torch.nn.functional.cross_entropy(logits[example.weights], example.targets[example.weights])
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        for group in optimizer.param_groups:
+            group["lr"] = line["lr"]
+        optimizer.step()
+        optimizer.zero_grad()
+        assert loss.item() == pytest.approx(line["loss"], abs=1e-5)
+        assert norm.item() == pytest.approx(line["grad_norm"], rel=1e-4)
+    _, weights = load_model(final(runs / "one"))
+    assert max(float((weights[name] - parameter).detach().abs().max()) for name, parameter in model.named_parameters()) < 1e-4
 
 
 @pytest.mark.parametrize("name", FP32)
@@ -116,7 +146,17 @@ def test_a_checkpoint_that_cannot_be_written_ends_every_rank_and_spares_the_one_
 def test_torchrun_takes_the_same_steps(runs: Path, lab: Any) -> None:
     spec = runs / "torchrun-spec.json"
     spec.write_text(json.dumps(lab.spec(runs, "torchrun", layout={"zero": 1})))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "headrace.train.worker", str(spec)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "headrace.train.worker",
+        str(spec),
+    ]
     ended = subprocess.run(command, env=lab.environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     assert lab.column(runs / "torchrun", "loss").tolist() == lab.column(runs / "z1", "loss").tolist()

@@ -72,7 +72,10 @@ def steps(run: Path) -> list[int]:
 
 
 def same_run(runs: Path, lab: Any, name: str, other: str) -> bool:
-    return all(lab.column(runs / name, figure).tolist() == lab.column(runs / other, figure).tolist() for figure in ("step", "loss", "grad_norm", "lr"))
+    return all(
+        lab.column(runs / name, figure).tolist() == lab.column(runs / other, figure).tolist()
+        for figure in ("step", "loss", "grad_norm", "lr")
+    )
 
 
 def newest_files(run: Path) -> Any:

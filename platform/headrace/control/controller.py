@@ -24,7 +24,7 @@ from headrace.control import cluster
 from headrace.control.events import EventSink, event_log
 from headrace.control.exits import CONFIGURATION, FAILED, GATE, RETRY, RunError
 from headrace.control.jobs import Job, Jobs, State
-from headrace.control.progress import Progress
+from headrace.control.progress import RunProgress
 from headrace.evaluate import watcher
 from headrace.report import write_report
 from headrace.run import RunConfig, resolved_yaml
@@ -70,8 +70,11 @@ class Controller:
         Raises:
             RunError: a job failed for good.
         """
+        with RunProgress(self.config.folder, self.config.train.steps) as progress:
+            self._run(upto, progress)
+
+    def _run(self, upto: Upto, progress: RunProgress) -> None:
         run = self.config.folder
-        progress = Progress(run)
         watcher.drop_pins(run)  # of an earlier driver's jobs; those still at work are pinned again when they are adopted
         tokens = self.tokens()
         if tokens is None:
@@ -132,7 +135,7 @@ class Controller:
         pending.submission = self.jobs.submit(pending.job, before.attempt + 1 if before else 1)
         self.event(pending.stage, "submitted", job=pending.submission)
 
-    def wait_for(self, pending: Pending, progress: Progress) -> None:
+    def wait_for(self, pending: Pending, progress: RunProgress) -> None:
         self.start(pending)
         while self.waiting:
             progress.show()

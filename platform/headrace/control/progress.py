@@ -8,21 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 EVERY_S = 10.0
 
 
-class Progress:
-    """Follows the run's append-only files from where they end now."""
+class RunProgress:
+    """Follows the run's append-only files from where they end now; a bar for training on a terminal, lines elsewhere."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, steps: int) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._events = Tail(run / "events.jsonl")
         self._metrics = Tail(run / "train" / "metrics.jsonl")
         self._events.lines()
         self._metrics.lines()
+        self._steps = steps
         self._shown = time.monotonic()
         self._last: dict[str, Any] | None = None
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        self._task = self._bar.add_task("train", total=steps, visible=False)
+
+    def __enter__(self) -> RunProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
     def show(self) -> None:
         """Print what is new."""
@@ -32,10 +44,19 @@ class Progress:
                 self._console.print(text, soft_wrap=True)
         for line in self._metrics.lines():
             self._last = line
-        if self._last and time.monotonic() - self._shown > EVERY_S:
-            last, self._last, self._shown = self._last, None, time.monotonic()
-            rate = f"{last['tokens_per_s']:,.0f} tokens/s"
-            self._console.print(f"train: step {last['step']:,}, loss {last['loss']:.3f}, {last['tokens']:,} tokens, {rate}", soft_wrap=True)
+        if self._last is None:
+            return
+        step, text = self._last["step"], training_line(self._last)
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=step, description=text, visible=step < self._steps)
+            self._last = None
+        elif time.monotonic() - self._shown > EVERY_S:
+            self._console.print(text, soft_wrap=True)
+            self._last, self._shown = None, time.monotonic()
+
+
+def training_line(line: dict[str, Any]) -> str:
+    return f"train: step {line['step']:,}, loss {line['loss']:.3f}, {line['tokens']:,} tokens, {line['tokens_per_s']:,.0f} tokens/s"
 
 
 def describe(event: dict[str, Any]) -> str | None:

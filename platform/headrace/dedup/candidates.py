@@ -22,43 +22,70 @@ PAIRS = pa.schema([("rank", pa.int32()), ("doc", pa.int64()), ("better_priority"
 
 def bucket_pairs(rows: pa.Table) -> pa.Table:
     """Pairs of documents that share a bucket: a reduce from `BANDS` to `PAIRS` rows, each once within the partition."""
-    pairs = _bucket_pairs(*(rows[name].to_numpy() for name in BANDS.names), BUCKET_LEADERS)
-    return distinct(pa.table([pa.array(column) for column in pairs], schema=PAIRS))
+    key, priority, doc = (rows[name].to_numpy() for name in BANDS.names)
+    preference = np.lexsort((doc, priority))  # rows by (priority, document number): those of a document follow one another
+    ordered = doc[preference]
+    new = np.ones(len(doc), bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    documents = ordered[new]
+    place = np.empty(len(doc), np.int64)  # of a row's document among these
+    place[preference] = np.cumsum(new) - 1
+    worse, better = _bucket_pairs(key, place, preference, BUCKET_LEADERS)
+    better_priority = np.empty(len(documents), np.int32)
+    better_priority[place] = priority
+    columns = [(documents[worse] >> 32).astype(np.int32), documents[worse], better_priority[better], documents[better]]
+    return pa.table([pa.array(column) for column in columns], schema=PAIRS)
 
 
 def distinct(rows: pa.Table) -> pa.Table:
-    """Each row once: a reduce that keeps the columns."""
-    return rows.group_by(rows.column_names, use_threads=False).aggregate([]).cast(rows.schema)
+    """Each of these sorted rows once: a reduce that keeps the columns."""
+    new = np.zeros(len(rows), bool)
+    new[:1] = True
+    for column in rows.columns:
+        values = column.to_numpy()
+        new[1:] |= values[1:] != values[:-1]
+    return rows.filter(pa.array(new))
 
 
 @njit(nogil=True, cache=True)
-def _bucket_pairs(key: Any, priority: Any, doc: Any, leaders: int) -> Any:
-    count = 0
-    start = 0
-    for row in range(len(key)):
-        if key[row] != key[start]:
-            start = row
-        place = row - start
-        count += min(place, leaders) + (1 if place < leaders and row + 1 < len(key) and key[row + 1] == key[row] else 0)
-    ranks = np.empty(count, np.int32)
-    docs = np.empty(count, np.int64)
-    better_priorities = np.empty(count, np.int32)
-    betters = np.empty(count, np.int64)
-    filled = 0
-    start = 0
-    for row in range(len(key)):
-        if key[row] != key[start]:
-            start = row
-        place = row - start
-        stop = start + min(place, leaders)
-        itself = place < leaders and row + 1 < len(key) and key[row + 1] == key[row]
-        for better in range(start, stop + 1):
-            if better == stop and not itself:
-                break
-            other = row if better == stop else better
-            ranks[filled] = np.int32(doc[row] >> 32)
-            docs[filled] = doc[row]
-            better_priorities[filled] = priority[other]
-            betters[filled] = doc[other]
-            filled += 1
-    return ranks, docs, better_priorities, betters
+def _bucket_pairs(key: Any, place: Any, preference: Any, leaders: int) -> Any:
+    """Pairs of places (worse, better). A document's buckets are gone through together, so that what it meets twice is one pair."""
+    rows = len(key)
+    starts = np.empty(rows, np.int64)  # first row of each row's bucket
+    leads = np.zeros(rows, np.bool_)  # whether others of the bucket are paired with this row
+    for row in range(rows):
+        starts[row] = starts[row - 1] if row and key[row] == key[row - 1] else row
+        leads[row] = row + 1 < rows and key[row + 1] == key[row] and row - starts[row] < leaders
+    worse, better = np.empty(0, np.int64), np.empty(0, np.int64)
+    for filling in range(2):  # counted first, so that the arrays are made once and to size
+        count = 0
+        first = 0
+        while first < rows:
+            last = first
+            met = 0
+            while last < rows and place[preference[last]] == place[preference[first]]:
+                row = preference[last]
+                met += min(row - starts[row], leaders) + 1
+                last += 1
+            found = np.empty(met, np.int64)
+            met = 0
+            for number in range(first, last):
+                row = preference[number]
+                for other in range(starts[row], starts[row] + min(row - starts[row], leaders)):
+                    found[met] = place[other]
+                    met += 1
+                if leads[row]:
+                    found[met] = place[row]
+                    met += 1
+            found = found[:met]
+            found.sort()
+            for number in range(met):
+                if number == 0 or found[number] != found[number - 1]:
+                    if filling:
+                        worse[count] = place[preference[first]]
+                        better[count] = found[number]
+                    count += 1
+            first = last
+        if not filling:
+            worse, better = np.empty(count, np.int64), np.empty(count, np.int64)
+    return worse, better

@@ -145,14 +145,22 @@ def _docstrings(sources: dict[str, Path]) -> Iterator[_Document]:
 
 
 def _cleaned(tree: ast.Module) -> Iterator[str]:
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    nodes = [node for node in ast.walk(tree) if isinstance(node, documented)]
-    for node in sorted(nodes, key=lambda node: getattr(node, "lineno", 0)):
+    for node in (tree, *_definitions(tree.body)):
         docstring = ast.get_docstring(node, clean=False)
         if docstring is not None and len(docstring) >= MIN_DOCSTRING:
             cleaned = inspect.cleandoc(docstring).strip()
             if cleaned and _is_text(cleaned):
                 yield cleaned
+
+
+def _definitions(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Classes and functions in their order, nested and conditional ones too; expressions, which hold most nodes, are not walked."""
+    for statement in body:
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield statement
+            yield from _definitions(statement.body)
+        elif isinstance(statement, ast.If | ast.Try):
+            yield from _definitions([*statement.body, *statement.orelse])
 
 
 def _is_text(text: str) -> bool:

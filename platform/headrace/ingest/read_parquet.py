@@ -35,6 +35,8 @@ def read_parquet(path: str, text_field: str, start: int = 0, stop: int | None = 
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
+        if isinstance(error, MemoryError):
+            raise
         if start == 0:
             yield rejected_file(0, "corrupt_stream", f"the footer: {error}")
         return
@@ -106,6 +108,8 @@ def _row_group(file: pq.ParquetFile, group: int, row: int, text_field: str, size
                 yield _document(row, fields, text_field)
                 row += 1
     except (OSError, pa.ArrowException) as error:
+        if isinstance(error, MemoryError):  # the machine's fault, not the file's
+            raise
         yield rejected_file(row, "corrupt_stream", f"row group {group}: {error}")
 
 

@@ -6,7 +6,6 @@ torchrun --nproc-per-node 2 -m headrace.train.worker SPEC.json
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import logging
 import math
@@ -138,9 +137,6 @@ class Run:
         settings = self.spec.train.checkpoint
         if self.step == 0 and settings.initial and not (self.spec.checkpoints / checkpoint_name(0)).exists():
             self.checkpoint(on_checkpoint)
-        # Nothing of a step is garbage that only a collection frees; without this one ran in the midst of every few steps.
-        gc.collect()
-        gc.freeze()
         while self.step < self.spec.train.steps:
             self.take_step()
             if self.step % settings.every == 0 or self.step == self.spec.train.steps:

@@ -67,20 +67,25 @@ class Lab:
             "train": settings,
         }
 
-    def run(self, folder: Path, world: int, cases: Sequence[Case]) -> None:
+    def run(self, folder: Path, world: int, cases: Sequence[Case], torchrun: bool = False) -> None:
         """Run the cases, one after the other, on `world` ranks."""
-        paths = []
+        arguments = [str(HERE / "run_cases.py"), str(folder)]
         for case in cases:
             path = folder / f"{Path(case.spec['run']).name}.json"
             path.write_text(json.dumps({"spec": case.spec, "begin": case.begin and str(case.begin), "file_limit": case.file_limit}))
-            paths.append(str(path))
-        ranks = []
-        for rank in range(world):
-            environment = {**self.environment, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-            command = [sys.executable, str(HERE / "run_cases.py"), str(rank), str(world), str(folder), *paths]
-            ranks.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-        outputs = [rank.communicate(timeout=400)[0] for rank in ranks]
-        assert [rank.returncode for rank in ranks] == [0] * world, "\n".join(outputs)
+            arguments.append(str(path))
+        if torchrun:
+            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
+            started = [self._start([*launcher, *arguments], {})]
+        else:
+            ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)} for rank in range(world)]
+            started = [self._start(arguments, rank) for rank in ranks]
+        outputs = [process.communicate(timeout=500)[0] for process in started]
+        assert [process.returncode for process in started] == [0] * len(started), "\n".join(outputs)
+
+    def _start(self, arguments: Sequence[str], variables: dict[str, str]) -> subprocess.Popen[str]:
+        environment = {**self.environment, **variables}
+        return subprocess.Popen([sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def error(self, folder: Path, name: str, rank: int = 0) -> dict[str, str] | None:
         """Type and message of what a run raised on a rank."""

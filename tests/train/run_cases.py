@@ -1,10 +1,12 @@
-"""One rank of several training runs, one after the other in one process group: python run_cases.py RANK WORLD FOLDER CASE.json ...
+"""One rank of several training runs, one after the other in one process group: run_cases.py FOLDER CASE.json ...
 
+Started by torchrun, the worker joins the group that it names; started plainly, with RANK and WORLD_SIZE set, it finds one made already.
 A case is {"spec", "begin": checkpoint folder to copy in first or null, "file_limit": bytes that rank 0 may write to a file or null}.
 What a run raises is left in <RUN>.error<RANK>.json.
 """
 
 import json
+import os
 import resource
 import shutil
 import sys
@@ -12,11 +14,16 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from headrace.train.process import device, join
 from headrace.train.worker import train
 
 
-def main(rank: int, world: int, folder: Path, paths: list[Path]) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder / f'rendezvous-{world}'}", rank=rank, world_size=world)
+def main(folder: Path, paths: list[Path]) -> None:
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        join(device())
+    else:
+        dist.init_process_group("gloo", init_method=f"file://{folder / f'rendezvous-{world}'}", rank=rank, world_size=world)
     for path in paths:
         case = json.loads(path.read_text())
         run = Path(case["spec"]["run"])
@@ -36,4 +43,4 @@ def main(rank: int, world: int, folder: Path, paths: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), [Path(argument) for argument in sys.argv[4:]])
+    main(Path(sys.argv[1]), [Path(argument) for argument in sys.argv[2:]])

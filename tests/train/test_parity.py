@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, lab: Any) -> Path:
         + [case(f"{name}-to-z{zero}", zero, name) for name, stages in RESUMED.items() for zero in stages]
         + [case(f"{name}-resumed", zero, name, precision="bf16") for name, zero in RESUMED_BF16.items()]
         + [lab.case(lab.spec(folder, "full-disk", layout={"zero": 2}), folder / "z2" / CHECKPOINT, file_limit=50_000)],
+        torchrun=True,
     )
     # None of the tensors divides by three: ZeRO 3 pads each of them.
     lab.run(folder, 3, [case("z2-to-three", 3, "z2")])
@@ -136,31 +134,11 @@ def test_bf16_learns_the_same_to_its_precision(runs: Path, lab: Any, name: str) 
 
 def test_a_checkpoint_that_cannot_be_written_ends_every_rank_and_spares_the_one_before(runs: Path, lab: Any) -> None:
     lead, other = (lab.error(runs, "full-disk", rank) for rank in (0, 1))
-    assert lead is not None and lead["type"] == "OSError" and "File too large" in lead["message"]
-    assert other is not None and other["type"] == "CheckpointFailed" and "step-00000006: could not be written" in other["message"]
+    assert lead is not None and lead["type"] == "CheckpointFailed" and lead == other
+    assert "step-00000006: could not be written: [Errno 27] File too large" in lead["message"]
     root = runs / "full-disk" / "train" / "checkpoints"
     assert [path.name for path in root.iterdir()] == [CHECKPOINT.name] and verify(root / CHECKPOINT.name) == []
     assert lab.column(runs / "full-disk", "step").tolist() == [4, 5, 6]
-
-
-def test_torchrun_takes_the_same_steps(runs: Path, lab: Any) -> None:
-    spec = runs / "torchrun-spec.json"
-    spec.write_text(json.dumps(lab.spec(runs, "torchrun", layout={"zero": 1})))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "headrace.train.worker",
-        str(spec),
-    ]
-    ended = subprocess.run(command, env=lab.environment, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stderr
-    assert lab.column(runs / "torchrun", "loss").tolist() == lab.column(runs / "z1", "loss").tolist()
-    assert read_manifest(final(runs / "torchrun"))["files"] == read_manifest(final(runs / "z1"))["files"]
 
 
 def test_every_start_is_on_record(runs: Path, lab: Any) -> None:

@@ -66,6 +66,8 @@ def _ray_environment(spec: dict[str, Any]) -> dict[str, str]:
         "RAY_grpc_client_keepalive_time_ms": "5000",
         "RAY_grpc_client_keepalive_timeout_ms": "5000",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        # Ray's own default of 15 would leave training hardly ahead of an evaluation at 19; its daemons still go first.
+        "RAY_worker_niceness": "5",
         # Ranks and data workers are one thread each; the cores are shared by number of processes.
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore::FutureWarning",

@@ -42,14 +42,11 @@ def link_groups(unit: dict[str, Any], folder: Path) -> UnitResult:
     near, same = pa.concat_tables(links), pa.concat_tables(copies)
     first = np.concatenate([near["doc"].to_numpy(), same["doc"].to_numpy()])
     second = np.concatenate([near["better"].to_numpy(), same["kept"].to_numpy()])
-    content = np.empty(0, np.uint64)
     docs, groups = connected_components(first, second)
-    if len(docs):
-        content = np.empty(len(docs), np.uint64)
-        content[np.searchsorted(docs, first)] = np.concatenate([near["content"].to_numpy(), same["content"].to_numpy()])
-        content[np.searchsorted(docs, second)] = np.concatenate([near["better_content"].to_numpy(), same["content"].to_numpy()])
-        content = content[np.searchsorted(docs, groups)]
-    table = pa.table([pa.array(docs), pa.array(groups), pa.array(content)], schema=GROUPS)
+    content = np.empty(len(docs), np.uint64)
+    content[np.searchsorted(docs, first)] = np.concatenate([near["content"].to_numpy(), same["content"].to_numpy()])
+    content[np.searchsorted(docs, second)] = np.concatenate([near["better_content"].to_numpy(), same["content"].to_numpy()])
+    table = pa.table([pa.array(docs), pa.array(groups), pa.array(content[np.searchsorted(docs, groups)])], schema=GROUPS)
     artifact.write_table(table, folder / "work" / "groups" / "all.parquet", row_group_rows=1 << 16)
     return UnitResult()
 

@@ -11,10 +11,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from headrace.config import ConfigError
 from headrace.train.process import TIMEOUT
+from headrace.train.save import CheckpointFailed
 from headrace.train.spec import TrainSpec
+from headrace.train.worker import TrainingDiverged, train
 
 POOL = "train"  # logical resource by which a small cluster keeps cores for training free of data and evaluation jobs
 START_TIMEOUT_S = 600  # a loaded machine imports torch and DeepSpeed slowly; Ray's own 60 s gave up on it
+FINAL: dict[str, type[Exception]] = {kind.__name__: kind for kind in (ConfigError, TrainingDiverged, CheckpointFailed)}
 
 
 def fit(values: dict[str, Any], workers: int, max_failures: int) -> None:
@@ -27,8 +30,9 @@ def fit(values: dict[str, Any], workers: int, max_failures: int) -> None:
         values: `TrainSpec.plain()`; the run's folder must be the same storage on every node.
 
     Raises:
-        ConfigError: the layout does not fit the number of workers.
-        ray.train.TrainingFailedError: a worker raised an error, or died more often than `max_failures`.
+        ConfigError: the layout does not fit the number of workers or the cluster; or the worker's own.
+        TrainingDiverged, CheckpointFailed: the worker's own; trying again would end the same way.
+        ray.train.TrainingFailedError: a worker raised another error, or died, more often than `max_failures`.
     """
     spec = TrainSpec.read(values)
     spec.train.accumulation_steps(spec.train.layout.data_size(workers))
@@ -53,10 +57,15 @@ def fit(values: dict[str, Any], workers: int, max_failures: int) -> None:
             failure_config=FailureConfig(max_failures=max_failures),
         ),
     )
-    trainer.fit()
+    refusal = trainer.fit().return_value
+    if refusal is not None:
+        raise FINAL[refusal["type"]](refusal["message"])
 
 
-def _on_a_worker(config: dict[str, Any]) -> None:
-    from headrace.train.worker import train  # imports torch; the trainer's controller, which loads this module, needs none of it
-
-    train(config["spec"], on_checkpoint=ray.train.report)
+def _on_a_worker(config: dict[str, Any]) -> dict[str, str] | None:
+    """The worker; an error that every rank raises alike and that a restart would meet again is returned, lest Ray tries again."""
+    try:
+        train(config["spec"], on_checkpoint=ray.train.report)
+    except tuple(FINAL.values()) as error:
+        return {"type": type(error).__name__, "message": str(error)}
+    return None

@@ -15,7 +15,7 @@ from headrace.train.state import gather
 
 
 class CheckpointFailed(RuntimeError):
-    """Rank 0 could not write a checkpoint; the message says why."""
+    """Rank 0 could not write a checkpoint; the message says why, on every rank."""
 
 
 def save(engine: Any, root: Path, step: int, about: Mapping[str, Any], tokenizer: Path) -> Path:
@@ -25,8 +25,7 @@ def save(engine: Any, root: Path, step: int, about: Mapping[str, Any], tokenizer
         about, tokenizer: see `Writer.publish`.
 
     Raises:
-        OSError: on rank 0, when the file system refuses; nothing is left behind and earlier checkpoints are untouched.
-        CheckpointFailed: the same on the other ranks.
+        CheckpointFailed: the file system refuses; nothing is left behind and earlier checkpoints are untouched.
     """
     writer, failure = None, None
     try:
@@ -49,8 +48,6 @@ def save(engine: Any, root: Path, step: int, about: Mapping[str, Any], tokenizer
         finally:
             writer.discard()
     message = agreed(f"{root / checkpoint_name(step)}: could not be written: {failure}" if failure else None)
-    if failure is not None:
-        raise failure
     if message is not None:
-        raise CheckpointFailed(message)
+        raise CheckpointFailed(message) from failure
     return root / checkpoint_name(step)

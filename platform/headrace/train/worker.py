@@ -52,10 +52,10 @@ def train(values: dict[str, Any], on_checkpoint: OnCheckpoint | None = None) -> 
         values: `TrainSpec.plain()`.
         on_checkpoint: called by every rank once a checkpoint is published, with its step and the last step's loss.
 
-    Raises:
+    Raises (each on every rank alike):
         ConfigError: the configuration does not fit the workers, the data, or the run's checkpoints.
         TrainingDiverged: a loss or gradient norm is infinite or no number.
-        OSError: a checkpoint or the metrics could not be written.
+        CheckpointFailed: a checkpoint could not be written.
     """
     clock = Clock()
     spec = TrainSpec.read(values)

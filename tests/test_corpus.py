@@ -8,10 +8,11 @@ import json
 import pytest
 import zstandard
 
-from headrace import pipeline, split
+from headrace import pipeline
 from headrace.artifact import Artifact, read_table
 from headrace.config import validate
 from headrace.run import RunConfig
+from headrace.verdicts import unit_inputs
 
 KINDS = {
     "web": "web",
@@ -38,7 +39,7 @@ def reached(shared, tmp_path_factory):
     folders = {name: config.folder / "data" / name / plans[name].fingerprint for name in ("ingest", "filters", "dedup")}
     artifacts = {name: Artifact.open(folder) for name, folder in folders.items()}
     kept, gone = set(), {}
-    for unit in split.unit_inputs(artifacts["ingest"], [artifacts["filters"], artifacts["dedup"]]):
+    for unit in unit_inputs(artifacts["ingest"], [artifacts["filters"], artifacts["dedup"]]):
         ids = read_table(unit["documents"], ["id"])["id"].to_pylist()
         reasons = [read_table(path, ["reason"])["reason"].to_pylist() for path in unit["verdicts"]]
         for id_, filtered, repeated in zip(ids, *reasons, strict=True):

@@ -17,7 +17,7 @@ FLOORS = (
     ("schema", "config", "text"),
     ("storage",),
     ("artifact",),
-    ("stage", "shuffle"),
+    ("stage", "shuffle", "verdicts"),
     ("filters",),
     ("ingest",),
     ("dedup", "split"),

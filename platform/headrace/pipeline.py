@@ -7,6 +7,7 @@ anything runs (`fingerprints`), and a stage that is there under its name is not 
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from headrace.ingest.source import Source
 from headrace.run import RunConfig, as_json
 from headrace.stage import Engine
 from headrace.tokens import encode
+from headrace.verdicts import unit_inputs
+
+UNICODE = unicodedata.unidata_version  # which letters there are, and their small forms, is Python's to say and changes with it
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,12 @@ def stage_plans(config: RunConfig) -> dict[str, StagePlan]:
 
     settings = {"unit_bytes": config.unit_bytes, "sources": {source.name: _reading(source) for source in config.sources}}
     plan("ingest", documents.VERSION, settings, listing.fingerprint_inputs(config.sources))
-    plan("filters", verdicts.VERSION, {source.name: _chain(source) for source in config.sources}, _names(found, "ingest"))
+    chains = {source.name: _chain(source) for source in config.sources}
+    plan("filters", verdicts.VERSION, {"chains": chains, "unicode": UNICODE}, _names(found, "ingest"))
     if config.dedup.document:
         priorities = {source.name: source.priority for source in config.sources}
-        plan("dedup", document.VERSION, {"document": as_json(config.dedup.document), "priority": priorities}, _names(found, *found))
+        rules = {"document": as_json(config.dedup.document), "priority": priorities, "unicode": UNICODE}
+        plan("dedup", document.VERSION, rules, _names(found, *found))
     plan("split", split.VERSION, {**as_json(config.split), "seed": config.seed}, _names(found, *found))
     tokenizer = config.tokens.tokenizer
     digest = None if tokenizer == "bpe" else _digest(Path(tokenizer))
@@ -112,7 +118,7 @@ def curate(config: RunConfig, engine: Engine) -> Artifact:
     read = build("ingest", ingest)
 
     def filter_documents(folder: Path) -> StageOutput:
-        units = [{**unit, "chain": plans["filters"].config[unit["source"]]} for unit in split.unit_inputs(read, [])]
+        units = [{**unit, "chain": plans["filters"].config["chains"][unit["source"]]} for unit in unit_inputs(read, [])]
         return StageOutput(stage.run_units(verdicts.filter_unit, units, folder, phase="verdicts", engine=engine))
 
     judged = [build("filters", filter_documents)]
@@ -121,7 +127,7 @@ def curate(config: RunConfig, engine: Engine) -> Artifact:
         rules, priorities = config.dedup.document, plans["dedup"].config["priority"]
 
         def deduplicate(folder: Path) -> StageOutput:
-            units = [{**unit, "priority": priorities[unit["source"]]} for unit in split.unit_inputs(read, judged)]
+            units = [{**unit, "priority": priorities[unit["source"]]} for unit in unit_inputs(read, judged)]
             return StageOutput(document.deduplicate(units, rules, folder, engine))
 
         judged.append(build("dedup", deduplicate))

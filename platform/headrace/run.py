@@ -49,6 +49,8 @@ class RunConfig(Config):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"sources: {', '.join(twice)} is the name of more than one source; a name tells their documents apart")
+        if "all" in names:
+            raise ValueError("sources: 'all' is what the scores call all sources together; name the source otherwise")
         return self
 
     @property

@@ -16,6 +16,7 @@ from headrace import artifact, schema, stage
 from headrace.artifact import Artifact, StageOutput
 from headrace.config import Config
 from headrace.stage import Engine, UnitResult
+from headrace.verdicts import kept_rows, unit_inputs
 
 VERSION = 1
 TRAIN, VALIDATION = "train", "validation"
@@ -36,24 +37,6 @@ def split(documents: Artifact, verdicts: Sequence[Artifact], config: Split, seed
     return StageOutput(stage.run_units(split_unit, units, folder, phase="verdicts", engine=engine))
 
 
-def unit_inputs(documents: Artifact, verdicts: Sequence[Artifact]) -> list[dict[str, Any]]:
-    """Units of a stage that reads documents and earlier verdicts: {"id", "documents", "verdicts"}, one a documents file."""
-    columns = [artifact.files("verdicts") for artifact in verdicts]
-    return [
-        {"id": unit["id"], "source": unit["source"], "documents": str(path), "verdicts": [str(files[rank]) for files in columns]}
-        for rank, (unit, path) in enumerate(zip(documents.units, documents.files("documents"), strict=True))
-    ]
-
-
-def kept_rows(verdicts: Sequence[str | Path]) -> np.ndarray[Any, Any]:
-    """bool [rows]: the documents that no verdict rejects; an empty sequence is the caller's to handle."""
-    reasons = [artifact.read_table(Path(path), ["reason"])["reason"] for path in verdicts]
-    kept = np.ones(len(reasons[0]), bool)
-    for column in reasons:
-        kept &= column.is_null().to_numpy()
-    return kept
-
-
 def split_unit(unit: dict[str, Any], folder: Path) -> UnitResult:
     """One documents file: the part of each row. The hash is that of the group's first member, so a group has one part."""
     earlier = unit["verdicts"]
@@ -64,7 +47,7 @@ def split_unit(unit: dict[str, Any], folder: Path) -> UnitResult:
         documents = artifact.read_table(Path(unit["documents"]), ["doc", "text"])
         doc = documents["doc"]
         content = np.array([xxhash.xxh3_64_intdigest(text.as_py().encode()) for text in documents["text"]], np.uint64)
-    kept = kept_rows(earlier) if earlier else np.ones(len(doc), bool)
+    kept = kept_rows(unit)
     held_out = draw(content, unit["seed"]) < unit["validation"]
     part = pc.if_else(pa.array(held_out), pa.scalar(VALIDATION), pa.scalar(TRAIN))
     reason = pc.if_else(pa.array(kept), part, pa.scalar(None, pa.string()))

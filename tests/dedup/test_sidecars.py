@@ -6,7 +6,7 @@ import pytest
 
 from headrace import artifact
 from headrace.dedup import sidecars
-from headrace.dedup.sidecars import kept_rows, rows_between, rows_of_rank, text_batches
+from headrace.dedup.sidecars import rows_between, rows_of_rank, text_batches
 
 
 def write_documents(path, texts, row_group_rows=4):
@@ -32,17 +32,6 @@ def test_batches_are_bounded_by_bytes(tmp_path, monkeypatch):
     sizes = [len(texts) for _, texts in text_batches(tmp_path / "d.parquet", np.ones(100, bool))]
     assert sum(sizes) == 100
     assert 10 <= max(sizes) <= 20
-
-
-def test_a_document_is_kept_if_every_earlier_stage_keeps_it(tmp_path):
-    write_documents(tmp_path / "d.parquet", ["a"] * 4)
-    paths = []
-    for number, reasons in enumerate([[None, "x", None, None], [None, None, "y", None]]):
-        paths.append(str(tmp_path / f"{number}.parquet"))
-        artifact.write_table(pa.table({"reason": pa.array(reasons, pa.string())}), tmp_path / f"{number}.parquet")
-    unit = {"documents": str(tmp_path / "d.parquet")}
-    assert kept_rows({**unit, "verdicts": paths}).tolist() == [True, False, False, True]
-    assert kept_rows({**unit, "verdicts": []}).all()
 
 
 @pytest.mark.parametrize("first, last", [(0, 99), (10, 10), (25, 64), (-5, -1), (99, 500), (100, 200)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,28 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headrace import artifact
-
 BATCH_BYTES = 4 << 20  # of text at a time; a longer document is a batch of its own
-
-
-def kept_rows(unit: dict[str, Any]) -> npt.NDArray[np.bool_]:
-    """The documents of a unit that no earlier stage rejected: bool [rows].
-
-    Raises:
-        ValueError: a verdict file that is not row-aligned with the documents.
-    """
-    documents = Path(unit["documents"])
-    with pq.ParquetFile(documents) as file:
-        kept = np.ones(file.metadata.num_rows, bool)
-    for path in unit["verdicts"]:
-        accepted = artifact.read_table(Path(path), ["reason"])["reason"].is_null().to_numpy()
-        if len(accepted) != len(kept):
-            raise ValueError(
-                f"{path}: {len(accepted)} verdicts for the {len(kept)} documents of {documents}; make the earlier stage again."
-            )
-        kept &= accepted
-    return kept
 
 
 def text_batches(path: Path, wanted: npt.NDArray[np.bool_]) -> Iterator[tuple[npt.NDArray[np.int64], list[str]]]:

@@ -16,6 +16,7 @@ from headrace.dedup.candidates import BANDS
 from headrace.dedup.minhash import HashFamily, document_band_keys
 from headrace.stage import UnitResult
 from headrace.text.shingles import word_shingles
+from headrace.verdicts import kept_rows
 
 SEED = 0  # of the hash functions: signatures of different runs can be compared
 FLUSH_ROWS = 1 << 16
@@ -45,7 +46,7 @@ def sign(unit: dict[str, Any], folder: Path) -> UnitResult:
             hashes.clear()
             signatures.clear()
 
-        for docs, texts in sidecars.text_batches(Path(unit["documents"]), sidecars.kept_rows(unit)):
+        for docs, texts in sidecars.text_batches(Path(unit["documents"]), kept_rows(unit)):
             high, low = exact.content_hashes(texts)
             offsets, shingles = word_shingles(texts)
             keys = document_band_keys(offsets, shingles, family, bands, rows)

@@ -14,6 +14,7 @@ from headrace import artifact, schema, storage
 from headrace.dedup import sidecars
 from headrace.dedup.components import connected_components, spanning_forest
 from headrace.stage import UnitResult
+from headrace.verdicts import kept_rows
 
 EXACT_DUPLICATE, NEAR_DUPLICATE = "exact_duplicate", "near_duplicate"
 
@@ -60,7 +61,7 @@ def judge(unit: dict[str, Any], folder: Path) -> UnitResult:
     work = Path(unit["work"])
     documents = artifact.read_table(Path(unit["documents"]), ["doc", "id"])
     doc = documents["doc"].to_numpy()
-    kept = sidecars.kept_rows(unit)
+    kept = kept_rows(unit)
     copies = sidecars.rows_of_rank(unit["copies"], unit["rank"])
     best = artifact.read_table(work / "edges" / f"{unit['id']}.parquet")
     removed = np.concatenate([copies["doc"].to_numpy(), best["doc"].to_numpy()])

@@ -15,10 +15,11 @@ from tokenizers import Tokenizer
 from headrace import artifact, stage, storage
 from headrace.artifact import Artifact, StageError, StageOutput
 from headrace.schema import DOCUMENTS
-from headrace.split import TRAIN, draw, kept_rows, unit_inputs
+from headrace.split import TRAIN, draw
 from headrace.stage import Engine, UnitResult
 from headrace.tokens.store import PARTS, StreamWriter, describe
 from headrace.tokens.tokenizer import Tokens, batched, cached_tokenizer, end_of_text, read_tokenizer, train_bpe
+from headrace.verdicts import kept_rows, unit_inputs
 
 VERSION = 1
 BATCH_CHARS = 4 << 20
@@ -120,8 +121,7 @@ def _parts(unit: dict[str, Any]) -> np.ndarray[Any, Any]:
     """object [rows]: the part of each kept document, None for the others. The split's verdict is the last and names parts, not reasons."""
     *earlier, split = unit["verdicts"]
     parts = artifact.read_table(Path(split), ["reason"])["reason"].to_numpy(zero_copy_only=False).astype(object)
-    if earlier:
-        parts[~kept_rows(earlier)] = None
+    parts[~kept_rows({**unit, "verdicts": earlier})] = None
     return parts
 
 

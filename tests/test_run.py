@@ -50,8 +50,8 @@ def test_mistakes_of_every_room_are_told_at_once(tmp_path):
 
 
 def test_a_batch_that_the_workers_cannot_share_names_the_nearest(tmp_path):
-    with pytest.raises(ConfigError, match=r"train\.batch\.global = 20 .* the nearest that fits is 24"):
-        load_run(written(tmp_path), ["train.batch.global=20", "train.batch.micro=4", "train.layout.data=2"])
+    with pytest.raises(ConfigError, match=r"train\.batch\.global = 22 .* the nearest that fits is 24"):
+        load_run(written(tmp_path), ["train.batch.global=22", "train.batch.micro=4", "train.layout.data=2"])
 
 
 @pytest.mark.parametrize("names, says", [(["a", "a"], "more than one source"), (["all"], "name the source otherwise")])

@@ -20,7 +20,7 @@ class Wsd(Config):
 
 
 class Batch(Config):
-    global_batch: int = Field(16, ge=1)
+    global_batch: int = Field(16, ge=1, alias="global")
 
 
 class Run(Config):
@@ -32,15 +32,15 @@ class Run(Config):
 
 
 def test_every_mistake_is_reported_at_once_with_place_value_and_hint():
-    values = {"lr": "fast", "precison": "fp32", "batch": {"global_batch": 0, "globl_batch": 3}, "schedule": {"name": "wsd", "dekay": 1}}
+    values = {"lr": "fast", "precison": "fp32", "batch": {"global": 0, "globl": 3}, "schedule": {"name": "wsd", "dekay": 1}}
     with pytest.raises(ConfigError) as caught:
         validate(Run, values, "run.yaml")
     lines = str(caught.value).splitlines()
     assert len(lines) == 5
     assert any(line.startswith("run.yaml: lr = 'fast': ") for line in lines)
     assert "run.yaml: precison: unknown key; did you mean 'precision'?" in lines
-    assert any(line.startswith("run.yaml: batch.global_batch = 0: ") for line in lines)
-    assert "run.yaml: batch.globl_batch: unknown key; did you mean 'global_batch'?" in lines
+    assert any(line.startswith("run.yaml: batch.global = 0: ") for line in lines)
+    assert "run.yaml: batch.globl: unknown key; did you mean 'global'?" in lines
     assert "run.yaml: schedule.wsd.dekay: unknown key; did you mean 'decay'?" in lines
 
 

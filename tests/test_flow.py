@@ -99,14 +99,17 @@ def curve(run):
     return [(line["step"], line["loss"], line["grad_norm"]) for line in storage.read_lines(run / "train" / "metrics.jsonl")]
 
 
-def until(condition, seconds=240):
+def until(driver, condition, seconds=240):
+    """What `condition` gives once it gives something, while the driver is at work."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()
         if found:
             return found
-        time.sleep(0.05)
-    raise AssertionError("it did not come to pass in time")
+        assert driver.poll() is None, f"the driver ended: {driver.communicate()}"
+        time.sleep(0.02)
+    driver.kill()
+    raise AssertionError(f"it did not come to pass in time: {driver.communicate()}")
 
 
 def workers(run, title):
@@ -178,7 +181,7 @@ def test_killed_driver_data_worker_and_train_worker_change_nothing(unbroken, con
     path, run = configured("broken")
 
     driver = headrace("run", path)
-    until(lambda: list(run.glob("data/*/*/done/*/*.json")))  # the data job is at work
+    until(driver, lambda: list(run.glob("data/*/*/done/*/*.json")))  # the data job is at work
     for worker in workers(run, "ray::Map")[:1]:
         worker.kill()
     driver.send_signal(signal.SIGKILL)
@@ -186,8 +189,8 @@ def test_killed_driver_data_worker_and_train_worker_change_nothing(unbroken, con
     assert cluster.find_running(run / "control") is not None
 
     driver = headrace("run", path)
-    until(lambda: len(curve(run)) >= 12)  # past the checkpoint of step 10
-    victims = until(lambda: workers(run, "RayTrainWorker"))
+    until(driver, lambda: len(curve(run)) >= 12)  # past the checkpoint of step 10
+    victims = until(driver, lambda: workers(run, "RayTrainWorker"))
     victims[0].send_signal(signal.SIGKILL)
     code, _, err = finish(driver)
     assert code == 0, err

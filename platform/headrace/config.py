@@ -174,7 +174,7 @@ def _fields_at(model: Any, place: Sequence[Any]) -> list[str]:
                 else []
             )
         ]
-    return sorted({name for found in models for name in found.model_fields})
+    return sorted({field.alias or name for found in models for name, field in found.model_fields.items()})
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import stat
@@ -23,6 +24,15 @@ def status(address, token=None):
     url = urlparse(address)
     connection = http.client.HTTPConnection(url.hostname, url.port, timeout=10)
     connection.request("GET", "/api/jobs/", headers={"Authorization": f"Bearer {token}"} if token else {})
+    return connection.getresponse().status
+
+
+def submit(running):
+    """Status of a request to run a job; a cluster that has just come up refuses until its agent has registered."""
+    url, token = urlparse(running.address), Path(running.token_path).read_text()
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    connection = http.client.HTTPConnection(url.hostname, url.port, timeout=30)
+    connection.request("POST", "/api/jobs/", body=json.dumps({"entrypoint": "true"}), headers=headers)
     return connection.getresponse().status
 
 
@@ -81,6 +91,16 @@ def test_a_cluster_without_a_driver_goes_and_so_does_one_without_a_keeper(tmp_pa
     os.kill(running.keeper, signal.SIGKILL)
     assert until(lambda: not of_cluster(running.mark)), "the cluster outlived its keeper"
     assert cluster.find_running(control) is None
+
+
+def test_two_clusters_of_one_machine_both_run_jobs(tmp_path):
+    controls = [tmp_path / name for name in ("one", "two")]
+    try:
+        for running in [cluster.start_local(control, cores=1, workers=1) for control in controls]:
+            assert until(lambda running=running: submit(running) == 200), "its agent did not start"
+    finally:
+        for control in controls:
+            cluster.stop(control)
 
 
 def test_a_recycled_process_number_is_no_keeper(tmp_path):

@@ -22,6 +22,8 @@ from headrace.control.cluster import Running
 
 log = logging.getLogger("headrace")
 
+SUBMIT_TIMEOUT_S = 60.0
+QUIET = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1"}  # progress is told by events
 SCRIPTS = Path(headrace.__file__).resolve().parents[2] / "jobs"
 
 
@@ -78,20 +80,26 @@ class Jobs:
         """Submit an attempt; one of that number that exists already is adopted."""
         submission_id = f"{self._prefix}-{job.name}-a{attempt}"
         command = [sys.executable, str(SCRIPTS / job.script), *job.arguments]
-        variables = {"HEADRACE_SUBMISSION": submission_id, "HEADRACE_NICE": str(job.nice), "HEADRACE_SUBMITTED": str(time.time())}
-        try:
-            self._client.submit_job(
-                entrypoint=shlex.join(command),
-                submission_id=submission_id,
-                entrypoint_resources=dict(job.resources) or None,
-                # Ray's own message for each log line of a worker would drown the job's.
-                runtime_env={"env_vars": {**variables, "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}},
-                metadata={"run": str(self._run), "job": job.name, "attempt": str(attempt)},
-            )
-        except RuntimeError as error:
-            if "already exists" not in str(error):
-                raise StageError(f"{job.name}: the cluster refused the job: {str(error).strip().splitlines()[-1]}") from None
-        return submission_id
+        variables = {"HEADRACE_SUBMISSION": submission_id, "HEADRACE_NICE": str(job.nice), "HEADRACE_SUBMITTED": str(time.time()), **QUIET}
+        deadline = time.monotonic() + SUBMIT_TIMEOUT_S
+        while True:
+            try:
+                self._client.submit_job(
+                    entrypoint=shlex.join(command),
+                    submission_id=submission_id,
+                    entrypoint_resources=dict(job.resources) or None,
+                    runtime_env={"env_vars": variables},
+                    metadata={"run": str(self._run), "job": job.name, "attempt": str(attempt)},
+                )
+                return submission_id
+            except RuntimeError as error:
+                if "already exists" in str(error):
+                    return submission_id
+                # A cluster that has just come up answers before the agent that starts jobs has registered.
+                if "try again later" not in str(error) or time.monotonic() > deadline:
+                    why = str(error).strip().splitlines()[-1]
+                    raise StageError(f"{job.name}: the cluster refused the job: {why}") from None
+                time.sleep(0.5)
 
     def stop(self, submission_id: str) -> None:
         self._client.stop_job(submission_id)

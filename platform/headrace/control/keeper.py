@@ -36,12 +36,14 @@ def main(spec: dict[str, Any]) -> None:
 
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
-    port, dashboard = _free_ports(2)
+    port, dashboard, agent, metrics, client = _free_ports(5)
     environment = os.environ | _ray_environment(spec)
     command = [
         *[sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"],
         *[f"--node-ip-address={LOOPBACK}", f"--port={port}", f"--temp-dir={temp}"],
         *["--include-dashboard=true", f"--dashboard-host={LOOPBACK}", f"--dashboard-port={dashboard}"],
+        # Ray's default ports belong to whichever cluster of the machine came first; without its agent, a cluster runs no job.
+        *[f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}", f"--ray-client-server-port={client}"],
         *[f"--num-cpus={spec['cpus']}", f"--resources={json.dumps(spec['resources'])}", "--include-log-monitor=false"],
     ]
     head = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_parent)

@@ -30,7 +30,7 @@ def clock(run: Path, events: list[dict[str, Any]], stages: list[dict[str, Any]])
         work = next((at for name, at in entered if name == job and begin <= at <= end), begin)
         spans.append(_span(elapsed, stage, "job", begin, work, end, job))
 
-    peaks = _peaks_of_scoring(run)
+    peaks = _peaks_of_jobs(run)
     for event in events:
         stage, what, at = event["stage"], event["event"], event["time"]
         job = event.get("job")
@@ -58,11 +58,13 @@ def clock(run: Path, events: list[dict[str, Any]], stages: list[dict[str, Any]])
     }
 
 
-def _peaks_of_scoring(run: Path) -> dict[str, int]:
-    """Largest peak memory of the jobs that score, which stands in their results."""
+def _peaks_of_jobs(run: Path) -> dict[str, int]:
+    """Largest peak memory of training and of the jobs that score: it stands in the metrics, and in the results."""
+    steps = storage.read_lines(run / "train" / "metrics.jsonl")
+    training = max((int(line.get("peak_rss_bytes") or 0) for line in steps), default=0)
     results = {"evaluate": (run / "eval").glob("step-*/*.json"), "baselines": (run / "eval").glob("baselines.json")}
     found = {row: [storage.read_json(path).get("peak_rss_bytes") or 0 for path in paths] for row, paths in results.items()}
-    return {row: max(peaks) for row, peaks in found.items() if any(peaks)}
+    return {row: max(peaks) for row, peaks in {**found, "train": [training]}.items() if any(peaks)}
 
 
 class Elapsed:

@@ -26,6 +26,7 @@ from headrace.checkpoint.canonical import checkpoint_name
 from headrace.checkpoint.retention import prune, sweep
 from headrace.config import ConfigError
 from headrace.model import ModelConfig, build_model, flops_per_token
+from headrace.stage import peak_memory
 from headrace.tokens.store import TokenStore
 from headrace.train.engine import start_engine
 from headrace.train.metrics import drop_after, peak_flops
@@ -175,6 +176,7 @@ class Run:
             "tokens_per_s": round(speed, 1),
             "mfu": None if peak is None else round(speed * flops_per_token(self.model) / (peak * self.data_size), 4),
             "data_wait_s": round(waited, 6),
+            "peak_rss_bytes": peak_memory(),  # of rank 0, so far
         }
         storage.append_line(self.spec.run / "train" / "metrics.jsonl", line)
 

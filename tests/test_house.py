@@ -16,6 +16,7 @@ PACKAGE = ROOT / "platform" / "headrace"
 FLOORS = (
     ("schema", "config", "text"),
     ("storage",),
+    ("events",),
     ("artifact",),
     ("stage", "shuffle", "verdicts"),
     ("filters",),
@@ -26,7 +27,10 @@ FLOORS = (
     ("batches", "checkpoint"),
     ("train", "evaluate"),
     ("report",),
-    ("run", "pipeline", "control", "inspection", "plan"),
+    ("inspection",),
+    ("run",),
+    ("pipeline",),
+    ("control", "plan"),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

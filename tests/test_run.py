@@ -54,6 +54,18 @@ def test_a_batch_that_the_workers_cannot_share_names_the_nearest(tmp_path):
         load_run(written(tmp_path), ["train.batch.global=22", "train.batch.micro=4", "train.layout.data=2"])
 
 
+@pytest.mark.parametrize("cores, workers", [(1, 1), (2, 2), (3, 2), (4, 4), (6, 4), (64, 4)])
+def test_as_many_workers_as_can_share_the_batch(tmp_path, monkeypatch, cores, workers):
+    monkeypatch.setattr(Path, "glob", lambda *_: iter(()))  # a machine without GPUs
+    config = load_run(written(tmp_path), ["train.batch.global=32", "train.batch.micro=8", f"cluster.cpus={cores}"])
+    assert config.workers == workers
+
+
+def test_a_cluster_elsewhere_does_not_say_how_many_workers_fit(tmp_path):
+    with pytest.raises(ConfigError, match=r"train\.layout\.data: required with cluster\.address"):
+        load_run(written(tmp_path), ["cluster.address=http://127.0.0.1:8265"])
+
+
 @pytest.mark.parametrize("names, says", [(["a", "a"], "more than one source"), (["all"], "name the source otherwise")])
 def test_names_of_sources_tell_them_apart(tmp_path, names, says):
     sources = [{"name": name, "kind": "web", "path": "x"} for name in names]

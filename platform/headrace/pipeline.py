@@ -16,8 +16,8 @@ from typing import Any
 from headrace import artifact, split, stage, storage
 from headrace.artifact import Artifact, StageOutput
 from headrace.config import ConfigError
-from headrace.control.events import event_log
 from headrace.dedup import document
+from headrace.events import event_log
 from headrace.filters import default_chain, verdicts
 from headrace.ingest import budget, documents, listing
 from headrace.ingest.source import Source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,13 +11,13 @@ import yaml
 from pydantic import Field, model_validator
 
 from headrace.config import Config, ConfigError, expand_environment, load_yaml, override, validate
-from headrace.control.cluster import Cluster
 from headrace.dedup.document import DocumentDedup
 from headrace.evaluate.suite import EvaluateConfig
 from headrace.ingest.budget import ErrorBudget
 from headrace.ingest.source import Source
 from headrace.model import DecoderConfig
 from headrace.split import Split
+from headrace.stage import Engine
 from headrace.tokens.tokenizer import Tokens
 from headrace.train.config import TrainConfig
 
@@ -25,6 +26,18 @@ class Dedup(Config):
     """Which levels of deduplication run."""
 
     document: DocumentDedup | None = DocumentDedup()  # null turns it off
+
+
+class Cluster(Config):
+    """Where the run's jobs go."""
+
+    address: str | None = None  # http://HOST:PORT of a cluster's dashboard; null starts a local one for this run
+    cpus: Annotated[int, Field(ge=1)] | None = None  # cores that a local cluster may fill; null = those of this machine
+    data_engine: Engine = "ray"  # "local" runs the data stages in the data job's own process
+
+    @property
+    def cores(self) -> int:
+        return self.cpus or os.cpu_count() or 1
 
 
 class RunConfig(Config):
@@ -59,8 +72,12 @@ class RunConfig(Config):
 
     @property
     def workers(self) -> int:
-        """Training workers: the data-parallel size, by default one a core of a local cluster."""
-        return self.train.layout.data or self.cluster.cores
+        """Training workers: `train.layout.data`, or as many of this machine's GPUs, else cores, as the global batch can be shared among."""
+        if self.train.layout.data is not None:
+            return self.train.layout.data
+        most = len(list(Path("/dev").glob("nvidia[0-9]*"))) or self.cluster.cores
+        batch = self.train.batch
+        return max((n for n in range(1, most + 1) if batch.global_batch % (batch.micro_batch * n) == 0), default=1)
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -79,8 +96,12 @@ def check_run(config: RunConfig, source: str) -> None:
     """Checks that cross rooms: the batch against the number of workers, which may follow from the cluster's cores.
 
     Raises:
-        ConfigError: the global batch cannot be cut that way, with the nearest that can.
+        ConfigError: the global batch cannot be cut that way, with the nearest that can; or nobody knows how many workers there are.
     """
+    if config.cluster.address and config.train.layout.data is None:
+        raise ConfigError(
+            f"{source}: train.layout.data: required with cluster.address: this machine cannot know how many workers fit there"
+        )
     try:
         config.train.accumulation_steps(config.workers)
     except ConfigError as error:

@@ -20,15 +20,11 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
 import psutil
-from pydantic import Field
 
 from headrace import storage
 from headrace.artifact import StageError
-from headrace.config import Config
-from headrace.stage import Engine
 
 log = logging.getLogger("headrace")
 
@@ -37,18 +33,6 @@ BEAT_S = 2.0
 START_TIMEOUT_S = 180.0
 PREFIX = "headrace-"
 MARK = "HEADRACE_CLUSTER"  # in the environment of every process that descends from the keeper
-
-
-class Cluster(Config):
-    """Where the run's jobs go."""
-
-    address: str | None = None  # http://HOST:PORT of a cluster's dashboard; null starts a local one for this run
-    cpus: Annotated[int, Field(ge=1)] | None = None  # cores that a local cluster may fill; null = those of this machine
-    data_engine: Engine = "ray"  # "local" runs the data stages in the data job's own process
-
-    @property
-    def cores(self) -> int:
-        return self.cpus or os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

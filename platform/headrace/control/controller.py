@@ -21,11 +21,11 @@ from headrace import pipeline, storage
 from headrace.artifact import Artifact
 from headrace.config import ConfigError
 from headrace.control import cluster
-from headrace.control.events import EventSink, event_log
 from headrace.control.exits import CONFIGURATION, FAILED, GATE, RETRY, RunError
 from headrace.control.jobs import Job, Jobs, State
 from headrace.control.progress import RunProgress
 from headrace.evaluate import watcher
+from headrace.events import EventSink, event_log
 from headrace.report import write_report
 from headrace.run import RunConfig, resolved_yaml
 from headrace.train.spec import train_spec, training_done
@@ -35,7 +35,8 @@ log = logging.getLogger("headrace")
 Upto = Literal["data", "train", "scores"]
 
 TICK_S = 0.5
-FINAL = {CONFIGURATION, GATE, RETRY}  # trying again would end the same way
+FINAL = {CONFIGURATION, GATE, RETRY}  # exit codes after which trying again would end the same way
+FINAL_ERRORS = {"StageError", "TrainingDiverged"}  # and errors
 ATTEMPTS = {"infrastructure": 4, "user": 2}  # what Ray or the machine broke is tried more often than what raised an error of its own
 BACKOFF_S = 3.0
 NICE = 19
@@ -177,7 +178,8 @@ class Controller:
             pending.infrastructure += 1
         exhausted = pending.failures >= ATTEMPTS["user"] or pending.infrastructure >= ATTEMPTS["infrastructure"]
         self.event(pending.stage, "failed", job=pending.submission, exit_code=code, message=message)
-        if code not in FINAL and not exhausted:
+        final = code in FINAL or (error is not None and error["type"] in FINAL_ERRORS)
+        if not final and not exhausted:
             log.warning("%s: failed (%s); trying again", pending.job.name, message)
             pending.submission, pending.not_before = None, time.monotonic() + BACKOFF_S
             self.event(pending.stage, "retried", job=pending.job.name)

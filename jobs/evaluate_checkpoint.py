@@ -3,19 +3,16 @@
 import sys
 from pathlib import Path
 
-from headrace import pipeline
-from headrace.config import ConfigError
 from headrace.control.exits import run_job
 from headrace.evaluate.suite import evaluate_checkpoint
 from headrace.evaluate.watcher import SUITE, result_path
+from headrace.inspection import current
 from headrace.run import open_run
 
 
 def main(run: Path) -> None:
     config = open_run(run)
-    tokens = pipeline.finished(config)
-    if tokens is None:
-        raise ConfigError(f"{run}: the tokens that it is scored on are not there; `headrace data {run / 'config.yaml'}` makes them.")
+    tokens = current(run, "tokens")
     checkpoint = run / "train" / "checkpoints" / sys.argv[2]
     evaluate_checkpoint(checkpoint, tokens.folder, config.evaluate, result_path(run, checkpoint.name, SUITE))
 

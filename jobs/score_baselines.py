@@ -3,18 +3,15 @@
 import sys
 from pathlib import Path
 
-from headrace import pipeline
-from headrace.config import ConfigError
 from headrace.control.exits import run_job
 from headrace.evaluate.ngram import score_baselines
+from headrace.inspection import current
 from headrace.run import open_run
 
 
 def main(run: Path) -> None:
     config = open_run(run)
-    tokens = pipeline.finished(config)
-    if tokens is None:
-        raise ConfigError(f"{run}: its tokens are not there yet; `headrace data {run / 'config.yaml'}` makes them.")
+    tokens = current(run, "tokens")
     score_baselines(tokens.folder, config.evaluate, run / "eval" / "baselines.json")
 
 

@@ -3,10 +3,9 @@
 import sys
 from pathlib import Path
 
-from headrace import pipeline
-from headrace.config import ConfigError
 from headrace.control.exits import run_job
 from headrace.control.ray_session import connect
+from headrace.inspection import current
 from headrace.run import open_run
 from headrace.train.fit import fit
 from headrace.train.spec import train_spec
@@ -14,9 +13,7 @@ from headrace.train.spec import train_spec
 
 def main(run: Path) -> None:
     config = open_run(run)
-    tokens = pipeline.finished(config)
-    if tokens is None:
-        raise ConfigError(f"{run}: its data is not there yet; `headrace data {run / 'config.yaml'}` makes it.")
+    tokens = current(run, "tokens")
     connect()
     fit(train_spec(config, tokens.folder), config.workers, config.train.max_failures)
 

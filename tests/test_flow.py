@@ -166,6 +166,10 @@ def test_a_changed_configuration_is_refused_by_name(unbroken):
     assert code == 2
     assert "lr" in err
     assert "out=" in err
+    code, _, err = finish(headrace("run", path, "tokens.vocab_size=500"))  # before the data is made anew in vain
+    assert code == 2
+    assert "token store" in err
+    assert len(list((unbroken[1] / "data" / "tokens").iterdir())) == 1
 
 
 def test_generation_continues_from_the_newest_checkpoint(unbroken):

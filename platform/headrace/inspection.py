@@ -22,7 +22,7 @@ def current(run: Path, stage: str) -> Artifact:
     try:
         return Artifact.open(stage_folder(run, stage))
     except FileNotFoundError:
-        raise ConfigError(f"{run}: stage {stage!r} is not finished; the same run command goes on with it.") from None
+        raise ConfigError(f"{run}: its {stage} are not made yet; `headrace data {run / 'config.yaml'}` makes them.") from None
 
 
 def stage_folder(run: Path, stage: str) -> Path:

@@ -90,6 +90,14 @@ def _chain(source: Source) -> list[dict[str, Any]]:
     return [as_json(rule) for rule in chain]
 
 
+def refer(config: RunConfig) -> dict[str, StagePlan]:
+    """The run's stages, and note in RUN/data/current.json which artifacts are the configuration's: there may be others beside them."""
+    plans = stage_plans(config)
+    names = {name: plan.fingerprint for name, plan in plans.items()}
+    storage.note(config.folder / "data" / "current.json", storage.as_json(names))
+    return plans
+
+
 def curate(config: RunConfig, engine: Engine) -> Artifact:
     """Raw files to packed tokens, each stage made or found; the `tokens` artifact.
 
@@ -99,8 +107,7 @@ def curate(config: RunConfig, engine: Engine) -> Artifact:
     """
     run = config.folder
     event = event_log(run)
-    plans = stage_plans(config)
-    storage.write_json(run / "data" / "current.json", {name: plan.fingerprint for name, plan in plans.items()})
+    plans = refer(config)
     done: dict[str, Artifact] = {}
 
     def build(name: str, make: Callable[[Path], StageOutput]) -> Artifact:

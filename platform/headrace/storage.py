@@ -59,9 +59,20 @@ def write_bytes(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def note(path: Path, content: bytes) -> None:
+    """`write_bytes`, unless the file says so already: a command that finds nothing to do touches nothing."""
+    if not path.is_file() or path.read_bytes() != content:
+        write_bytes(path, content)
+
+
+def as_json(value: Any) -> bytes:
+    """JSON with sorted keys: equal values give equal bytes."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Publish a JSON file with sorted keys: equal values give equal bytes."""
-    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    """Publish a JSON file."""
+    write_bytes(path, as_json(value))
 
 
 def read_json(path: Path) -> Any:

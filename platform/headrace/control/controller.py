@@ -28,7 +28,7 @@ from headrace.evaluate import watcher
 from headrace.events import EventSink, event_log
 from headrace.report import write_report
 from headrace.run import RunConfig, resolved_yaml
-from headrace.train.spec import train_spec, training_done
+from headrace.train.spec import resumable, train_spec, training_done
 
 log = logging.getLogger("headrace")
 
@@ -217,6 +217,17 @@ def is_finished(config: RunConfig, upto: Upto) -> bool:
     )
 
 
+def refuse_other_training(config: RunConfig, upto: Upto) -> None:
+    """Say before any work that the folder's checkpoints could not be gone on from: the data's name is known before it is made.
+
+    Raises:
+        ConfigError: with every field that differs.
+    """
+    if upto != "data":
+        plan = pipeline.stage_plans(config)["tokens"]
+        resumable(train_spec(config, config.folder / "data" / "tokens" / plan.fingerprint), plan.fingerprint)
+
+
 def run_on_cluster(config: RunConfig, upto: Upto) -> bool:
     """Bring the run up to `upto`; whether there was anything to do.
 
@@ -227,9 +238,11 @@ def run_on_cluster(config: RunConfig, upto: Upto) -> bool:
     run = storage.writable_folder(config.folder, "out")
     with sole_driver(run):
         event = event_log(run)
+        refuse_other_training(config, upto)
+        pipeline.refer(config)
+        storage.note(run / "config.yaml", resolved_yaml(config).encode())
         if is_finished(config, upto):
             return False
-        storage.write_bytes(run / "config.yaml", resolved_yaml(config).encode())
         control = run / "control"
         with cluster.Heartbeat(control):
             started = time.monotonic()

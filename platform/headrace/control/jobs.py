@@ -81,6 +81,7 @@ class Jobs:
         submission_id = f"{self._prefix}-{job.name}-a{attempt}"
         command = [sys.executable, str(SCRIPTS / job.script), *job.arguments]
         variables = {"HEADRACE_SUBMISSION": submission_id, "HEADRACE_NICE": str(job.nice), "HEADRACE_SUBMITTED": str(time.time()), **QUIET}
+        error_path(self._run, submission_id).unlink(missing_ok=True)  # of the same name on an earlier cluster
         deadline = time.monotonic() + SUBMIT_TIMEOUT_S
         while True:
             try:

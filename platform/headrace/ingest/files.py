@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import stat
@@ -144,9 +145,15 @@ def digested(file: InputFile) -> InputFile:
     if file.problem is not None:
         return file
     try:
-        return replace(file, digest=digest_of(file.path, file.bytes))
+        return replace(file, digest=_cached_digest(file.path, file.bytes, Path(file.path).stat().st_mtime_ns))
     except OSError as error:
         return replace(file, problem=f"{type(error).__name__}: {error.strerror}")
+
+
+@functools.lru_cache(maxsize=1 << 20)
+def _cached_digest(path: str, size: int, _modified: int) -> str:
+    """A process asks for the names of its stages several times; a file that was written to in between is read again."""
+    return digest_of(path, size)
 
 
 def digest_of(path: str, size: int) -> str:

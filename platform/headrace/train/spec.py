@@ -72,12 +72,22 @@ def training_done(values: Mapping[str, Any]) -> bool:
         ConfigError: the run's folder holds the training of another configuration.
     """
     spec = TrainSpec.read(values)
+    newest = resumable(values, Artifact.open(spec.tokens).fingerprint)
+    return newest is not None and bool(read_manifest(newest)["state"]["step"] == spec.train.steps) and not verify(newest)
+
+
+def resumable(values: Mapping[str, Any], tokens_fingerprint: str) -> Path | None:
+    """The newest committed checkpoint of the run, not looked into; None before the first.
+
+    Raises:
+        ConfigError: it belongs to another configuration, or to other data than the fingerprint's.
+    """
+    spec = TrainSpec.read(values)
     newest = committed(spec.checkpoints)[-1:]
     if not newest:
-        return False
-    manifest = read_manifest(newest[0])
-    check_unchanged(newest[0], manifest["config"], spec.fixed(Artifact.open(spec.tokens).fingerprint))
-    return bool(manifest["state"]["step"] == spec.train.steps) and not verify(newest[0])
+        return None
+    check_unchanged(newest[0], read_manifest(newest[0])["config"], spec.fixed(tokens_fingerprint))
+    return newest[0]
 
 
 def check_unchanged(checkpoint: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Where a run's time goes: each data stage on Ray against the same stage in one process, a training step against a plain torch loop.
 
-python benchmarks/flow.py [--json] [--only ROW] [--repeats N]. The corpus is HEADRACE_CORPUS (a folder of *.jsonl.zst), or the text of
-this machine's own Python where that is not set. Starts of Ray are not in the rows: the whole command is printed beside them.
+python benchmarks/flow.py [--json] [--only ROW] [--repeats N] [--times 10]. The corpus is HEADRACE_CORPUS (a folder of
+*.jsonl.zst), or the text of this machine's own Python where that is not set. A start of Ray is not in the rows but printed beside them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import random
 import statistics
 import tempfile
 import time
@@ -19,11 +20,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from headrace.ingest.python_installation import collect
+import zstandard
 
 from headrace import artifact, pipeline, storage
 from headrace.batches import Loader, Order
 from headrace.config import validate
+from headrace.ingest.python_installation import collect
 from headrace.model import build_model
 from headrace.model.aux import decoder_aux
 from headrace.run import RunConfig
@@ -40,6 +42,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--only", help="rows whose work begins with this")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side; medians are printed")
+    parser.add_argument("--times", type=int, default=1, help="run the data stages once more on so many times the corpus, by synthesis")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
         folder = Path(name)
@@ -47,6 +50,9 @@ def main() -> None:
         rows: list[dict[str, Any]] = []
         if not arguments.only or not arguments.only.startswith("train"):
             rows += data_rows(folder, sources, arguments.repeats)
+            if arguments.times > 1:
+                larger = data_rows(folder / "larger", grown(folder / "larger", sources, arguments.times), repeats=1)
+                rows += [{**row, "work": f"{row['work']}, {arguments.times} x the corpus"} for row in larger]
         if not arguments.only or arguments.only.startswith("train"):
             rows += train_rows(folder, sources, arguments.repeats)
     rows = [row for row in rows if not arguments.only or row["work"].startswith(arguments.only)]
@@ -80,6 +86,28 @@ def corpus(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def grown(folder: Path, sources: list[dict[str, Any]], times: int) -> list[dict[str, Any]]:
+    """Sources of `times` the text: beside each file its copies, the words of every line in another order so that they repeat nothing."""
+    made = []
+    for source in sources:
+        place = folder / "raw" / source["name"]
+        place.mkdir(parents=True)
+        for path in sorted(Path(source["path"]).parent.glob(Path(source["path"]).name)):
+            records = [json.loads(line) for line in zstandard.decompress(path.read_bytes(), 1 << 30).splitlines()]
+            for number in range(times):
+                lines = [json.dumps({"id": f"{number}-{record['id']}", "text": reordered(record["text"], number)}) for record in records]
+                (place / f"{number:02d}-{path.name}").write_bytes(zstandard.compress("\n".join(lines).encode()))
+        made.append({**source, "path": str(place)})
+    return made
+
+
+def reordered(text: str, number: int) -> str:
+    if number == 0:
+        return text
+    draw = random.Random(f"{number}/{text[:80]}")
+    return "\n".join(" ".join(draw.sample(words, len(words))) for words in (line.split(" ") for line in text.split("\n")))
+
+
 def config_of(folder: Path, sources: list[dict[str, Any]]) -> RunConfig:
     values = {
         "out": str(folder),
@@ -99,14 +127,16 @@ def data_rows(folder: Path, sources: list[dict[str, Any]], repeats: int) -> list
     temp = tempfile.mkdtemp(prefix="hrb-", dir="/tmp")
     started = time.perf_counter()
     ray.init(num_cpus=CORES, include_dashboard=False, _temp_dir=temp, logging_level="ERROR", log_to_driver=False)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
     start_s = time.perf_counter() - started
     seconds: dict[str, dict[str, list[float]]] = {}
     shares: dict[str, list[float]] = {}
     manifests: dict[str, dict[str, str]] = {"ray": {}, "local": {}}
     text = 0
     try:
-        curate(folder / "warm", sources, "ray")  # compiled kernels, imported modules
+        if repeats > 1:
+            curate(folder / "warm", sources, "ray")  # compiled kernels, imported modules: nothing beside a larger corpus
         for number in range(repeats):
             for engine in ("ray", "local"):
                 run = curate(folder / f"{engine}-{number}", sources, engine)

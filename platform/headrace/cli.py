@@ -184,9 +184,13 @@ def _bring(path: Path, overrides: list[str] | None, upto: str, as_json: bool) ->
 
 def _finish(config: Any, upto: Any, as_json: bool) -> None:
     from headrace.control.controller import run_on_cluster
+    from headrace.control.exits import INTERRUPTED, RunError
     from headrace.report import write_report
 
-    worked = run_on_cluster(config, upto)
+    try:
+        worked = run_on_cluster(config, upto)
+    except KeyboardInterrupt:
+        raise RunError("interrupted; the same command goes on from here", INTERRUPTED) from None
     if not worked:
         print("everything is done already; nothing was started", file=sys.stderr)
     written = write_report(config.folder)
@@ -205,13 +209,10 @@ def _summary(folder: Path, written: dict[str, Any]) -> None:
 
 def guarded(command: Callable[[], None]) -> int:
     """Run a command; an error becomes its sentence on stderr and its exit code."""
-    from headrace.control.exits import FAILED, INTERRUPTED, exit_code, sentence
+    from headrace.control.exits import FAILED, exit_code, sentence
 
     try:
         command()
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
     except SystemExit as end:
         return int(end.code or 0) if not isinstance(end.code, str) else FAILED
     except Exception as error:

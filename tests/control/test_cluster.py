@@ -64,6 +64,7 @@ def test_a_cluster_is_closed_found_again_and_taken_down_alone(tmp_path, bystande
     try:
         token_file = Path(running.token_path)
         assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
+        assert stat.S_IMODE(token_file.parent.stat().st_mode) == 0o700
         assert len(token_file.read_text()) >= 32
         assert urlparse(running.address).hostname == "127.0.0.1"
         assert status(running.address) == 401
@@ -91,6 +92,8 @@ def test_a_cluster_without_a_driver_goes_and_so_does_one_without_a_keeper(tmp_pa
     os.kill(running.keeper, signal.SIGKILL)
     assert until(lambda: not of_cluster(running.mark)), "the cluster outlived its keeper"
     assert cluster.find_running(control) is None
+    cluster.stop(control)
+    assert not Path(running.mark).exists()
 
 
 def test_two_clusters_of_one_machine_both_run_jobs(tmp_path):

@@ -73,7 +73,7 @@ def start_local(control: Path, cores: int, workers: int) -> Running:
     _forget(control / "cluster.json")
     cpus, resources = pools(cores, workers)
     temp = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp" if Path("/tmp").is_dir() else None))
-    temp.chmod(0o700)
+    temp.chmod(0o700)  # Ray opens its own folder, below this one, to everybody
     token = temp / "token"
     descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     os.write(descriptor, secrets.token_hex(32).encode())
@@ -133,7 +133,7 @@ def stop(control: Path) -> None:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and _is_keeper(running.keeper, running.mark):
             time.sleep(0.1)
-    (control / "cluster.json").unlink(missing_ok=True)
+    _forget(control / "cluster.json")
 
 
 def _is_keeper(pid: int, mark: str) -> bool:

@@ -40,7 +40,7 @@ def main(spec: dict[str, Any]) -> None:
     environment = os.environ | _ray_environment(spec)
     command = [
         *[sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"],
-        *[f"--node-ip-address={LOOPBACK}", f"--port={port}", f"--temp-dir={temp}"],
+        *[f"--node-ip-address={LOOPBACK}", f"--port={port}", f"--temp-dir={temp / 'ray'}"],
         *["--include-dashboard=true", f"--dashboard-host={LOOPBACK}", f"--dashboard-port={dashboard}"],
         # Ray's default ports belong to whichever cluster of the machine came first; without its agent, a cluster runs no job.
         *[f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}", f"--ray-client-server-port={client}"],

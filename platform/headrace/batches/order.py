@@ -87,16 +87,30 @@ class Order:
 
     def samples(self, start: int, stop: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Samples start..stop-1: numbers of the sources (see `sources`) and indices within them, int64 [stop - start] each."""
-        parts = [self._block(block) for block in range(start // BLOCK, -(-stop // BLOCK))]
+        parts = [self._recent(block) for block in range(start // BLOCK, -(-stop // BLOCK))]
         if not parts:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         first = start // BLOCK * BLOCK
-        source, draw = (np.concatenate(column)[start - first : stop - first] for column in zip(*parts))
-        index = np.empty_like(draw)
-        for number in np.unique(source):
-            rows = np.flatnonzero(source == number)
-            index[rows] = self._read(int(number), draw[rows])
+        source, index = (np.concatenate(column)[start - first : stop - first] for column in zip(*parts))
         return source, index
+
+    @cached_property
+    def _blocks(self) -> dict[int, tuple[Indices, Indices]]:
+        """The two blocks asked for last: a step takes a few of a block's samples, and the next step the next few."""
+        return {}
+
+    def _recent(self, block: int) -> tuple[Indices, Indices]:
+        """Source and index of each sample of a block."""
+        if block not in self._blocks:
+            if len(self._blocks) > 1:
+                del self._blocks[next(iter(self._blocks))]
+            source, draw = self._block(block)
+            index = np.empty_like(draw)
+            for number in np.unique(source):
+                rows = np.flatnonzero(source == number)
+                index[rows] = self._read(int(number), draw[rows])
+            self._blocks[block] = source, index
+        return self._blocks[block]
 
     def _block(self, block: int) -> tuple[Indices, Indices]:
         """Source, and how many samples of that source came before, of each sample of a block."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from headrace.train.process import device, join
+from headrace.train.process import device, join, leave
 from headrace.train.worker import train
 
 
@@ -39,7 +39,7 @@ def main(folder: Path, paths: list[Path]) -> None:
             error_path = run.with_name(f"{run.name}.error{rank}.json")
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             error_path.write_text(json.dumps({"type": type(error).__name__, "message": str(error)}))
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

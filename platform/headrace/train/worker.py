@@ -30,7 +30,7 @@ from headrace.stage import peak_memory
 from headrace.tokens.store import TokenStore
 from headrace.train.engine import start_engine
 from headrace.train.metrics import drop_after, peak_flops
-from headrace.train.process import agreed, device, import_deepspeed, join
+from headrace.train.process import agreed, device, import_deepspeed, join, leave
 from headrace.train.save import save
 from headrace.train.schedule import learning_rate
 from headrace.train.spec import TrainSpec, check_unchanged
@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("spec", type=Path, help="JSON file of TrainSpec.plain()")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     train(json.loads(parser.parse_args().spec.read_text()))
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

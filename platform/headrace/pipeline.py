@@ -16,7 +16,7 @@ from typing import Any
 from headrace import artifact, split, stage, storage
 from headrace.artifact import Artifact, StageOutput
 from headrace.config import ConfigError
-from headrace.dedup import document
+from headrace.dedup import levels
 from headrace.events import event_log
 from headrace.filters import default_chain, verdicts
 from headrace.ingest import budget, documents, listing
@@ -60,8 +60,8 @@ def stage_plans(config: RunConfig) -> dict[str, StagePlan]:
     plan("filters", verdicts.VERSION, {"chains": chains, "unicode": UNICODE}, _names(found, "ingest"))
     if config.dedup.document:
         priorities = {source.name: source.priority for source in config.sources}
-        rules = {"document": as_json(config.dedup.document), "priority": priorities, "unicode": UNICODE}
-        plan("dedup", document.VERSION, rules, _names(found, *found))
+        rules = {**as_json(config.dedup), "priority": priorities, "unicode": UNICODE}
+        plan("dedup", levels.VERSION, rules, _names(found, *found))
     plan("split", split.VERSION, {**as_json(config.split), "seed": config.seed}, _names(found, *found))
     tokenizer = config.tokens.tokenizer
     digest = None if tokenizer == "bpe" else _digest(Path(tokenizer))
@@ -131,11 +131,11 @@ def curate(config: RunConfig, engine: Engine) -> Artifact:
     judged = [build("filters", filter_documents)]
 
     if config.dedup.document:
-        rules, priorities = config.dedup.document, plans["dedup"].config["priority"]
+        priorities = plans["dedup"].config["priority"]
 
         def deduplicate(folder: Path) -> StageOutput:
             units = [{**unit, "priority": priorities[unit["source"]]} for unit in unit_inputs(read, judged)]
-            return StageOutput(document.deduplicate(units, rules, folder, engine))
+            return levels.deduplicate(units, config.dedup, folder, engine)
 
         judged.append(build("dedup", deduplicate))
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from headrace.config import Config, ConfigError, expand_environment, load_yaml, override, validate
-from headrace.dedup.document import DocumentDedup
+from headrace.dedup.levels import Dedup
 from headrace.evaluate.suite import EvaluateConfig
 from headrace.ingest.budget import ErrorBudget
 from headrace.ingest.source import Source
@@ -20,12 +20,6 @@ from headrace.split import Split
 from headrace.stage import Engine
 from headrace.tokens.tokenizer import Tokens
 from headrace.train.config import TrainConfig
-
-
-class Dedup(Config):
-    """Which levels of deduplication run."""
-
-    document: DocumentDedup | None = DocumentDedup()  # null turns it off
 
 
 class Cluster(Config):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 DOCUMENTS = pa.schema(
@@ -48,6 +50,11 @@ SPLIT = pa.schema(
 def file_rank(doc: int) -> int:
     """Rank of the documents file that holds `doc`."""
     return doc >> 32
+
+
+def rows_of(docs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Row in its documents file of each of these documents: int64 [N]."""
+    return docs & 0xFFFFFFFF
 
 
 def first_doc(rank: int) -> int:

@@ -11,7 +11,7 @@ def pairs(rows):
     columns = list(zip(*sorted(rows))) if rows else [[], [], []]
     table = bucket_pairs(pa.table([pa.array(list(c), f.type) for c, f in zip(columns, BANDS)], schema=BANDS))
     assert table.schema == PAIRS
-    return sorted((row["doc"], row["better"], row["better_priority"]) for row in table.to_pylist())
+    return sorted((row["doc"], row["better"], row["better_preference"]) for row in table.to_pylist())
 
 
 def test_a_bucket_pairs_each_document_with_those_before_it():
@@ -48,6 +48,6 @@ def test_a_large_bucket_costs_a_star_and_not_a_clique(size):
 def test_distinct_keeps_each_row_once():
     table = pa.table([[0, 0, 1, 0], [1, 1, 1, 2], [0, 0, 0, 0], [1, 1, 1, 1]], schema=PAIRS)
     assert distinct(table).sort_by([("doc", "ascending"), ("rank", "ascending")]).to_pydict() == {
-        "rank": [0, 1, 0], "doc": [1, 1, 2], "better_priority": [0, 0, 0], "better": [1, 1, 1]
+        "rank": [0, 1, 0], "doc": [1, 1, 2], "better_preference": [0, 0, 0], "better": [1, 1, 1]
     }  # fmt: skip
     assert distinct(PAIRS.empty_table()).equals(PAIRS.empty_table())

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from headrace import artifact, schema, shuffle
 from headrace.dedup import document
-from headrace.dedup.document import DocumentDedup, deduplicate
-from headrace.dedup.survivors import VERDICTS
+from headrace.dedup.document import DocumentDedup
+from headrace.dedup.judge import VERDICTS
+from headrace.dedup.levels import Dedup, deduplicate
 from headrace.text.shingles import shingle_sets
 
 # With a row a band, two documents meet unless they disagree in 64 independent values: below 1e-38 at the threshold.
@@ -52,7 +53,7 @@ def rows_of(folder, kind):
 def run(folder, units, config=EVERY_PAIR):
     """id -> (reason, kept_id, score) of what was removed, after the checks that hold for every corpus."""
     out = folder / "out"
-    records = deduplicate(units, config, out, "local")
+    records = deduplicate(units, Dedup(document=config), out, "local").units
     verdicts, removed = rows_of(out, "verdicts"), rows_of(out, "removed")
     documents = [row for unit in units for row in artifact.read_table(unit["documents"]).to_pylist()]
     assert [row["doc"] for row in verdicts] == sorted(row["doc"] for row in documents)
@@ -196,7 +197,7 @@ def test_files_without_documents_and_without_kept_documents(tmp_path):
     text = "one two three four five six"
     units = [write_unit(tmp_path, 0, []), write_unit(tmp_path, 1, [text], rejected={0}), write_unit(tmp_path, 2, [text])]
     assert run(tmp_path, units) == {}
-    assert deduplicate([], EVERY_PAIR, tmp_path / "none", "local") == []
+    assert deduplicate([], Dedup(document=EVERY_PAIR), tmp_path / "none", "local").units == []
 
 
 def planted(folder, seed=6):
@@ -248,10 +249,10 @@ def contents(folder):
 
 def test_neither_the_order_of_units_nor_the_partitions_change_a_byte(tmp_path, monkeypatch):
     units = planted(tmp_path)
-    records = deduplicate(units, EVERY_PAIR, tmp_path / "out", "local")
+    records = deduplicate(units, Dedup(document=EVERY_PAIR), tmp_path / "out", "local").units
     expected = contents(tmp_path / "out")
     monkeypatch.setattr(shuffle, "PARTITION_BYTES", 6000)
-    assert deduplicate(units[::-1], EVERY_PAIR, tmp_path / "again", "local") == records
+    assert deduplicate(units[::-1], Dedup(document=EVERY_PAIR), tmp_path / "again", "local").units == records
     assert len(list((tmp_path / "again" / "work" / "candidates").glob("*.parquet"))) > 10
     assert contents(tmp_path / "again") == expected
 
@@ -260,7 +261,7 @@ def test_a_run_killed_in_any_phase_ends_in_the_same_bytes(tmp_path, monkeypatch)
     monkeypatch.setattr(shuffle, "PARTITION_BYTES", 8000)
     units = planted(tmp_path)
     whole = tmp_path / "whole"
-    records = deduplicate(units, EVERY_PAIR, whole, "local")
+    records = deduplicate(units, Dedup(document=EVERY_PAIR), whole, "local")
     expected = contents(whole)
     files = [path for path in whole.rglob("*") if path.is_file()]
     made = sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.suffix == ".json"))  # a record after what it records
@@ -275,12 +276,12 @@ def test_a_run_killed_in_any_phase_ends_in_the_same_bytes(tmp_path, monkeypatch)
         aside = killed / "work" / ".aside-verify-u00001-1234"
         aside.mkdir(parents=True)
         (aside / "half.parquet").write_bytes(b"PAR1")
-        assert deduplicate(units, EVERY_PAIR, killed, "local") == records
+        assert deduplicate(units, Dedup(document=EVERY_PAIR), killed, "local") == records
         assert contents(killed) == expected
 
 
 def test_the_output_and_its_version_change_together(tmp_path):
-    deduplicate(planted(tmp_path), DocumentDedup(), tmp_path / "out", "local")
+    deduplicate(planted(tmp_path), Dedup(), tmp_path / "out", "local")
     rows = [rows_of(tmp_path / "out", kind) for kind in ("verdicts", "removed")]
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     assert (document.VERSION, digest[:16]) == (1, "5c49f1ea7c509eb0")
@@ -289,14 +290,14 @@ def test_the_output_and_its_version_change_together(tmp_path):
 def test_files_of_one_number_range_are_refused(tmp_path):
     units = [write_unit(tmp_path / name, 4, ["a text"]) for name in ("one", "two")]
     with pytest.raises(ValueError, match=r"one.*two.*hold documents of one number range"):
-        deduplicate([units[0], {**units[1], "id": "u00009"}], EVERY_PAIR, tmp_path / "out", "local")
+        deduplicate([units[0], {**units[1], "id": "u00009"}], Dedup(document=EVERY_PAIR), tmp_path / "out", "local")
 
 
 def test_verdicts_of_another_length_are_refused(tmp_path):
     unit = write_unit(tmp_path, 0, ["a text", "another"])
     other = write_unit(tmp_path / "other", 0, ["a text"])
     with pytest.raises(ValueError, match=r"earlier.u00000.parquet: 1 verdicts for the 2 documents"):
-        deduplicate([{**unit, "verdicts": other["verdicts"]}], EVERY_PAIR, tmp_path / "out", "local")
+        deduplicate([{**unit, "verdicts": other["verdicts"]}], Dedup(document=EVERY_PAIR), tmp_path / "out", "local")
 
 
 @pytest.mark.parametrize("wrong", [{"threshold": 0}, {"threshold": 1.1}, {"bands": 0}, {"rule": "components"}, {"row": 8}])

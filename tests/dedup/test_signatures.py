@@ -33,7 +33,15 @@ def signed(tmp_path):
         "verdicts": [str(tmp_path / "v.parquet")],
         "copies": str(tmp_path / "copies.parquet"),
     }
-    unit = {"id": "u00002", "rank": 2, "priority": 7, "bands": 3, "rows": 2, "work": str(tmp_path / "work"), **paths}
+    unit = {
+        "id": "u00002",
+        "rank": 2,
+        "priority_rank": 7,
+        "quality": None,
+        "document": {"bands": 3, "rows": 2},
+        "work": str(tmp_path / "work"),
+        **paths,
+    }
     return unit, signatures.sign(unit, tmp_path), tmp_path / "work"
 
 
@@ -43,7 +51,7 @@ def test_signatures_are_of_the_documents_kept_so_far(signed):
     hashes = artifact.read_table(work / "exact" / "u00002.parquet")
     assert hashes.schema == exact.EXACT
     assert hashes["doc"].to_pylist() == [(2 << 32) + row for row in range(5)]
-    assert set(hashes["priority"].to_pylist()) == {7}
+    assert set(hashes["preference"].to_pylist()) == {7 << 24}
     high, low = exact.content_hashes(TEXTS[:5])
     assert np.array_equal(hashes["high"].to_numpy(), high)
     assert np.array_equal(hashes["low"].to_numpy(), low)
@@ -63,6 +71,6 @@ def test_bands_are_those_of_documents_with_shingles_that_are_no_copies(signed, t
     bands = artifact.read_table(work / "bands" / "u00002.parquet")
     assert bands.schema == BANDS
     assert bands["doc"].to_pylist() == [(2 << 32) + row for row in (2, 2, 2, 4, 4, 4)]
-    assert set(bands["priority"].to_pylist()) == {7}
+    assert set(bands["preference"].to_pylist()) == {7 << 24}
     table = artifact.read_table(work / "signatures" / "u00002.parquet")
     assert bands["key"].to_pylist() == table["bands"][2].as_py() + table["bands"][4].as_py()

@@ -8,32 +8,32 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-# A document is paired with at most this many of a bucket's documents: the first by (priority, document number). Buckets up to this
+# A document is paired with at most this many of a bucket's documents: the first by (preference, document number). Buckets up to this
 # size are paired whole, larger ones (boilerplate, templates) cost a star of that width instead of a clique.
 BUCKET_LEADERS = 32
 
 # Rows of the band shuffle: sorting by these columns puts a bucket together, its documents in the order of preference.
-BANDS = pa.schema([("key", pa.uint64()), ("priority", pa.int32()), ("doc", pa.int64())])
+BANDS = pa.schema([("key", pa.uint64()), ("preference", pa.int32()), ("doc", pa.int64())])
 
 # A pair lies with the document that may go; `rank` is that of its documents file. A row whose `better` is `doc` itself pairs
 # nothing: it says that the document is the better one of some pair, so that its shingles will be needed.
-PAIRS = pa.schema([("rank", pa.int32()), ("doc", pa.int64()), ("better_priority", pa.int32()), ("better", pa.int64())])
+PAIRS = pa.schema([("rank", pa.int32()), ("doc", pa.int64()), ("better_preference", pa.int32()), ("better", pa.int64())])
 
 
 def bucket_pairs(rows: pa.Table) -> pa.Table:
     """Pairs of documents that share a bucket: a reduce from `BANDS` to `PAIRS` rows, each once within the partition."""
-    key, priority, doc = (rows[name].to_numpy() for name in BANDS.names)
-    preference = np.lexsort((doc, priority))  # rows by (priority, document number): those of a document follow one another
-    ordered = doc[preference]
+    key, preference, doc = (rows[name].to_numpy() for name in BANDS.names)
+    order = np.lexsort((doc, preference))  # rows by (preference, document number): those of a document follow one another
+    ordered = doc[order]
     new = np.ones(len(doc), bool)
     new[1:] = ordered[1:] != ordered[:-1]
     documents = ordered[new]
     place = np.empty(len(doc), np.int64)  # of a row's document among these
-    place[preference] = np.cumsum(new) - 1
-    worse, better = _bucket_pairs(key, place, preference, BUCKET_LEADERS)
-    better_priority = np.empty(len(documents), np.int32)
-    better_priority[place] = priority
-    columns = [(documents[worse] >> 32).astype(np.int32), documents[worse], better_priority[better], documents[better]]
+    place[order] = np.cumsum(new) - 1
+    worse, better = _bucket_pairs(key, place, order, BUCKET_LEADERS)
+    better_preference = np.empty(len(documents), np.int32)
+    better_preference[place] = preference
+    columns = [(documents[worse] >> 32).astype(np.int32), documents[worse], better_preference[better], documents[better]]
     return pa.table([pa.array(column) for column in columns], schema=PAIRS)
 
 
@@ -48,7 +48,7 @@ def distinct(rows: pa.Table) -> pa.Table:
 
 
 @njit(nogil=True, cache=True)
-def _bucket_pairs(key: Any, place: Any, preference: Any, leaders: int) -> Any:
+def _bucket_pairs(key: Any, place: Any, order: Any, leaders: int) -> Any:
     """Pairs of places (worse, better). A document's buckets are gone through together, so that what it meets twice is one pair."""
     rows = len(key)
     starts = np.empty(rows, np.int64)  # first row of each row's bucket
@@ -63,14 +63,14 @@ def _bucket_pairs(key: Any, place: Any, preference: Any, leaders: int) -> Any:
         while first < rows:
             last = first
             met = 0
-            while last < rows and place[preference[last]] == place[preference[first]]:
-                row = preference[last]
+            while last < rows and place[order[last]] == place[order[first]]:
+                row = order[last]
                 met += min(row - starts[row], leaders) + 1
                 last += 1
             found = np.empty(met, np.int64)
             met = 0
             for number in range(first, last):
-                row = preference[number]
+                row = order[number]
                 for other in range(starts[row], starts[row] + min(row - starts[row], leaders)):
                     found[met] = place[other]
                     met += 1
@@ -82,7 +82,7 @@ def _bucket_pairs(key: Any, place: Any, preference: Any, leaders: int) -> Any:
             for number in range(met):
                 if number == 0 or found[number] != found[number - 1]:
                     if filling:
-                        worse[count] = place[preference[first]]
+                        worse[count] = place[order[first]]
                         better[count] = found[number]
                     count += 1
             first = last

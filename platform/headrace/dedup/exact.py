@@ -17,7 +17,7 @@ import xxhash
 NORMALISATION = "whitespace-1"
 
 # Rows of the exact shuffle: sorting by these columns puts the members of a group side by side, the one to keep first.
-EXACT = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("priority", pa.int32()), ("doc", pa.int64())])
+EXACT = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("preference", pa.int32()), ("doc", pa.int64())])
 EXACT_REMOVED = pa.schema([("rank", pa.int32()), ("doc", pa.int64()), ("kept", pa.int64()), ("content", pa.uint64())])
 
 
@@ -34,7 +34,7 @@ def content_hashes(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint64], npt.ND
 
 
 def removed_copies(rows: pa.Table) -> pa.Table:
-    """Every document of a group but its first by (priority, document number): a reduce from `EXACT` to `EXACT_REMOVED` rows."""
+    """Every document of a group but its first by (preference, document number): a reduce from `EXACT` to `EXACT_REMOVED` rows."""
     high, low, doc = (rows[name].to_numpy() for name in ("high", "low", "doc"))
     starts = np.ones(len(doc), bool)
     starts[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])

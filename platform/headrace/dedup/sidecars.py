@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from headrace import artifact
+
+FLUSH_ROWS = 1 << 16
 BATCH_BYTES = 4 << 20  # of text at a time; a longer document is a batch of its own
 
 
@@ -32,6 +36,33 @@ def text_batches(path: Path, wanted: npt.NDArray[np.bool_]) -> Iterator[tuple[np
                 start += len(batch)
                 if len(chosen):
                     yield chosen["doc"].to_numpy(), chosen["text"].to_pylist()
+
+
+class RowWriter:
+    """A Parquet file of rows that come in small tables: gathered to row groups of about FLUSH_ROWS."""
+
+    def __init__(self, path: Path, columns: pa.Schema) -> None:
+        self._columns = columns
+        self._writer = artifact.table_writer(path, columns)
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+
+    def write(self, *columns: Any) -> None:
+        """Rows to come, a NumPy or Arrow array a column."""
+        arrays = [pa.array(column) if isinstance(column, np.ndarray) else column for column in columns]
+        self._waiting.append(pa.table(arrays, schema=self._columns))
+        self._rows += len(self._waiting[-1])
+        if self._rows >= FLUSH_ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.concat_tables([self._columns.empty_table(), *self._waiting]).combine_chunks())
+        self._waiting.clear()
+        self._rows = 0
 
 
 def rows_between(path: Path, column: str, first: int, last: int, columns: Sequence[str] | None = None) -> pa.Table:

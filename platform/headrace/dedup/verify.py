@@ -117,7 +117,7 @@ def verify_pairs(unit: dict[str, Any], folder: Path) -> UnitResult:
     """
     pairs = sidecars.rows_of_rank(unit["pairs"], unit["rank"])
     pairs = pairs.filter(pc.not_equal(pairs["doc"], pairs["better"]))
-    doc, better, priority = (pairs[name].to_numpy() for name in ("doc", "better", "better_priority"))
+    doc, better, preference = (pairs[name].to_numpy() for name in ("doc", "better", "better_preference"))
     edges, links = survivors.EDGES.empty_table(), survivors.LINKS.empty_table()
     verified = 0
     if len(pairs):
@@ -132,10 +132,10 @@ def verify_pairs(unit: dict[str, Any], folder: Path) -> UnitResult:
                 some = chosen[start : start + CHUNK_PAIRS]
                 left, right = own.places(doc[some]), other.places(better[some])
                 scores = pair_jaccard(own.offsets, own.shingles, left, other.offsets, other.shingles, right)
-                near = scores >= unit["threshold"]
+                near = scores >= unit["document"]["threshold"]
                 verified += int(near.sum())
                 ends = [doc[some][near], better[some][near]]
-                edge = [*ends, priority[some][near], scores[near]]
+                edge = [*ends, preference[some][near], scores[near]]
                 edges = survivors.dominating(pa.concat_tables([edges, pa.table([*map(pa.array, edge)], schema=survivors.EDGES)]))
                 link = [*ends, own.content[left][near], other.content[right][near]]
                 links = survivors.thinned(pa.concat_tables([links, pa.table([*map(pa.array, link)], schema=survivors.LINKS)]))

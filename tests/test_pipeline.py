@@ -173,11 +173,11 @@ def test_a_change_remakes_what_depends_on_it_and_nothing_else(made):
     before = {name: plan.fingerprint for name, plan in pipeline.stage_plans(config).items()}
     changed = config.model_copy(update={"tokens": config.tokens.model_copy(update={"vocab_size": 500})})
     after = {name: plan.fingerprint for name, plan in pipeline.stage_plans(changed).items()}
-    assert [name for name in before if before[name] != after[name]] == ["tokens"]
+    assert [name for name in before if before[name] != after[name]] == ["tokenizer", "tokens"]
     prose = config.sources[0].model_copy(update={"filters": []})
     changed = config.model_copy(update={"sources": (prose, config.sources[1])})
     after = {name: plan.fingerprint for name, plan in pipeline.stage_plans(changed).items()}
-    assert [name for name in before if before[name] != after[name]] == ["filters", "dedup", "split", "tokens"]
+    assert [name for name in before if before[name] != after[name]] == ["filters", "dedup", "split", "tokenizer", "tokens"]
     heavier = config.model_copy(update={"sources": (config.sources[0].model_copy(update={"weight": 3.0}), config.sources[1])})
     assert {name: plan.fingerprint for name, plan in pipeline.stage_plans(heavier).items()} == before
 
@@ -187,7 +187,7 @@ def test_clean_finds_what_the_configuration_no_longer_refers_to(made, tmp_path):
     again = config.model_copy(update={"out": str(tmp_path / "run")})
     shutil.copytree(config.folder, again.folder)
     assert unreferenced(again.folder) == []
-    changed = again.model_copy(update={"tokens": again.tokens.model_copy(update={"vocab_size": 500})})
+    changed = again.model_copy(update={"tokens": again.tokens.model_copy(update={"sequence_length": 32})})
     old = stage(again, "tokens").folder
     pipeline.curate(changed, "local")
     assert [path for path, _ in unreferenced(again.folder)] == [old]

@@ -44,7 +44,7 @@ def test_documents_of_one_group_share_a_part_and_rejected_ones_have_none(tmp_pat
     reasons = ["near_duplicate" if number % 4 == 3 else None for number in range(400)]
     documents = write_documents(tmp_path / "d.parquet", ["text"] * 400)
     verdicts = [write_verdicts(tmp_path / "f.parquet", [None] * 400), write_verdicts(tmp_path / "v.parquet", reasons, content)]
-    unit = {"id": "u00000", "documents": documents, "verdicts": verdicts, "validation": 0.2, "seed": 0, "grouped": True}
+    unit = {"id": "u00000", "documents": documents, "verdicts": verdicts, "validation": 0.2, "seed": 0, "groups": verdicts[1]}
     result = split_unit(unit, tmp_path / "out")
     found = parts(tmp_path / "out", "u00000")
     for start in range(0, 400, 4):
@@ -60,7 +60,7 @@ def test_a_document_keeps_its_part_wherever_it_stands(tmp_path):
     found = {}
     for rank, order in enumerate((texts, texts[::-1])):
         documents = write_documents(tmp_path / f"{rank}.parquet", order, rank)
-        unit = {"id": f"u{rank}", "documents": documents, "verdicts": [], "validation": 0.3, "seed": 5, "grouped": False}
+        unit = {"id": f"u{rank}", "documents": documents, "verdicts": [], "validation": 0.3, "seed": 5, "groups": None}
         split_unit(unit, tmp_path / "out")
         for text, part in zip(order, parts(tmp_path / "out", f"u{rank}"), strict=True):
             assert found.setdefault(text, part) == part

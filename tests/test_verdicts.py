@@ -3,8 +3,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from headrace import artifact
-from headrace.verdicts import kept_rows
+from headrace import artifact, schema
+from headrace.verdicts import cuts_of, kept_rows, parts_of
 
 
 def test_a_document_is_kept_if_every_earlier_stage_keeps_it(tmp_path):
@@ -19,3 +19,23 @@ def test_a_document_is_kept_if_every_earlier_stage_keeps_it(tmp_path):
     artifact.write_table(pa.table({"reason": pa.array([None], pa.string())}), tmp_path / "short.parquet")
     with pytest.raises(ValueError, match="1 verdicts for the 4 documents"):
         kept_rows({**unit, "verdicts": [str(tmp_path / "short.parquet")]})
+
+
+def test_cuts_of_several_stages_are_brought_together_and_whole_documents_left_to_the_verdicts(tmp_path):
+    rows = [[(7, "sentence", 5, 9), (7, "token", 8, 12), (8, "document", None, None)], [(7, "ngram", 30, 40), (9, "ngram", 0, 3)]]
+    paths = []
+    for number, some in enumerate(rows):
+        paths.append(str(tmp_path / f"{number}.parquet"))
+        listed = [dict(zip(("doc", "level", "start", "end"), row)) | {"id": "x", "kept_id": None, "score": 1.0} for row in some]
+        artifact.write_table(pa.Table.from_pylist(listed, schema=schema.REMOVED), tmp_path / f"{number}.parquet")
+    cuts = cuts_of({"removed": paths})
+    assert {doc: cuts.of(doc) for doc in (7, 8, 9)} == {7: [(5, 12), (30, 40)], 8: [], 9: [(0, 3)]}
+    assert cuts_of({"removed": []}).of(7) == []
+
+
+def test_parts_are_those_of_kept_documents(tmp_path):
+    artifact.write_table(pa.table({"text": ["a"] * 3}), tmp_path / "d.parquet")
+    for name, reasons in (("earlier", [None, "x", None]), ("split", ["train", "train", "validation"])):
+        artifact.write_table(pa.table({"reason": pa.array(reasons, pa.string())}), tmp_path / f"{name}.parquet")
+    verdicts = [str(tmp_path / f"{name}.parquet") for name in ("earlier", "split")]
+    assert parts_of({"documents": str(tmp_path / "d.parquet"), "verdicts": verdicts}).tolist() == ["train", None, "validation"]

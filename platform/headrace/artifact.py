@@ -20,7 +20,8 @@ from headrace import storage
 
 log = logging.getLogger("headrace")
 
-STAGES = ("ingest", "filters", "dedup", "split", "tokens")
+STAGES = ("ingest", "filters", "dedup", "split", "tokenizer", "tokens")
+DOCUMENT_STAGES = tuple(stage for stage in STAGES if stage != "tokenizer")  # those whose rows are the corpus, passed on
 MANIFEST = "manifest.json"
 
 

@@ -23,7 +23,7 @@ from headrace.ingest import budget, documents, listing
 from headrace.ingest.source import Source
 from headrace.run import RunConfig, as_json
 from headrace.stage import Engine
-from headrace.tokens import encode
+from headrace.tokens import encode, train_tokenizer
 from headrace.verdicts import unit_inputs
 
 UNICODE = unicodedata.unidata_version  # which letters there are, and their small forms, is Python's to say and changes with it
@@ -58,15 +58,25 @@ def stage_plans(config: RunConfig) -> dict[str, StagePlan]:
     plan("ingest", documents.VERSION, settings, listing.fingerprint_inputs(config.sources))
     chains = {source.name: _chain(source) for source in config.sources}
     plan("filters", verdicts.VERSION, {"chains": chains, "unicode": UNICODE}, _names(found, "ingest"))
-    if config.dedup.document:
+    if config.dedup.levels:
+        if config.dedup.token:
+            plan("tokenizer", train_tokenizer.VERSION, _tokenizer(config), _names(found, *found))
         priorities = {source.name: source.priority for source in config.sources}
         rules = {**as_json(config.dedup), "priority": priorities, "unicode": UNICODE}
         plan("dedup", levels.VERSION, rules, _names(found, *found))
     plan("split", split.VERSION, {**as_json(config.split), "seed": config.seed}, _names(found, *found))
-    tokenizer = config.tokens.tokenizer
-    digest = None if tokenizer == "bpe" else _digest(Path(tokenizer))
-    plan("tokens", encode.VERSION, {**as_json(config.tokens), "given": digest, "seed": config.seed}, _names(found, *found))
+    if "tokenizer" not in found:
+        plan("tokenizer", train_tokenizer.VERSION, _tokenizer(config), _names(found, *found))
+    plan("tokens", encode.VERSION, {"sequence_length": config.tokens.sequence_length}, _names(found, *found))
     return found
+
+
+def _tokenizer(config: RunConfig) -> dict[str, Any]:
+    """What of the configuration decides on the tokenizer."""
+    settings = as_json(config.tokens)
+    if config.tokens.tokenizer == "bpe":
+        return {name: settings[name] for name in ("tokenizer", "vocab_size", "sample_bytes")} | {"seed": config.seed}
+    return {"given": _digest(Path(config.tokens.tokenizer))}
 
 
 def _digest(path: Path) -> str:
@@ -130,17 +140,27 @@ def curate(config: RunConfig, engine: Engine) -> Artifact:
 
     judged = [build("filters", filter_documents)]
 
-    if config.dedup.document:
+    def tokenizer(parts: Artifact | None) -> Artifact:
+        make = train_tokenizer.make_tokenizer
+        return build("tokenizer", lambda folder: make(read, judged, parts, config.tokens, config.seed, folder, engine))
+
+    if config.dedup.token:  # its unit is the token, so the tokenizer comes first and sees what is not deduplicated yet
+        tokenizer(None)
+
+    if config.dedup.levels:
         priorities = plans["dedup"].config["priority"]
+        vocabulary = done["tokenizer"].folder / train_tokenizer.TOKENIZER if config.dedup.token else None
 
         def deduplicate(folder: Path) -> StageOutput:
             units = [{**unit, "priority": priorities[unit["source"]]} for unit in unit_inputs(read, judged)]
-            return levels.deduplicate(units, config.dedup, folder, engine)
+            return levels.deduplicate(units, config.dedup, folder, engine, vocabulary)
 
         judged.append(build("dedup", deduplicate))
 
     parts = build("split", lambda folder: split.split(read, judged, config.split, config.seed, folder, engine))
-    return build("tokens", lambda folder: encode.encode(read, judged, parts, config.tokens, config.seed, folder, engine))
+    if not config.dedup.token:
+        tokenizer(parts)
+    return build("tokens", lambda folder: encode.encode(read, judged, parts, done["tokenizer"], config.tokens, folder, engine))
 
 
 def finished(config: RunConfig) -> Artifact | None:

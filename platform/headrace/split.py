@@ -30,8 +30,10 @@ class Split(Config):
 
 def split(documents: Artifact, verdicts: Sequence[Artifact], config: Split, seed: int, folder: Path, engine: Engine) -> StageOutput:
     """Write a part for every document that the earlier `verdicts` keep."""
+    stages = [earlier.manifest["stage"] for earlier in verdicts]
+    dedup = stages.index("dedup") if "dedup" in stages else None
     units = [
-        {**inputs, "validation": config.validation, "seed": seed, "grouped": any(v.manifest["stage"] == "dedup" for v in verdicts)}
+        {**inputs, "validation": config.validation, "seed": seed, "groups": None if dedup is None else inputs["verdicts"][dedup]}
         for inputs in unit_inputs(documents, verdicts)
     ]
     return StageOutput(stage.run_units(split_unit, units, folder, phase="verdicts", engine=engine))
@@ -39,9 +41,8 @@ def split(documents: Artifact, verdicts: Sequence[Artifact], config: Split, seed
 
 def split_unit(unit: dict[str, Any], folder: Path) -> UnitResult:
     """One documents file: the part of each row. The hash is that of the group's first member, so a group has one part."""
-    earlier = unit["verdicts"]
-    if unit["grouped"]:
-        deduplicated = artifact.read_table(Path(earlier[-1]), ["doc", "content"])
+    if unit["groups"]:
+        deduplicated = artifact.read_table(Path(unit["groups"]), ["doc", "content"])
         doc, content = deduplicated["doc"], deduplicated["content"].to_numpy()
     else:
         documents = artifact.read_table(Path(unit["documents"]), ["doc", "text"])

@@ -8,19 +8,38 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace import artifact
+from headrace import artifact, schema
 from headrace.artifact import Artifact
+from headrace.text.cuts import Cuts
 
 
 def unit_inputs(documents: Artifact, verdicts: Sequence[Artifact]) -> list[dict[str, Any]]:
-    """Units of a stage that reads documents and earlier verdicts: {"id", "documents", "verdicts"}, one a documents file."""
-    columns = [artifact.files("verdicts") for artifact in verdicts]
+    """Units of a stage that reads documents and what earlier stages say of them, one a documents file.
+
+    Returns:
+        {"id", "source", "documents": path, "verdicts": [paths], "removed": [paths]} of each.
+    """
+    columns = {kind: [found for artifact in verdicts if (found := artifact.files(kind))] for kind in ("verdicts", "removed")}
     return [
-        {"id": unit["id"], "source": unit["source"], "documents": str(path), "verdicts": [str(files[rank]) for files in columns]}
+        {
+            "id": unit["id"],
+            "source": unit["source"],
+            "documents": str(path),
+            **{kind: [str(files[rank]) for files in lists] for kind, lists in columns.items()},
+        }
         for rank, (unit, path) in enumerate(zip(documents.units, documents.files("documents"), strict=True))
     ]
+
+
+def cuts_of(unit: Mapping[str, Any]) -> Cuts:
+    """What the earlier stages cut out of a unit's documents; those that they rejected whole are the verdicts' matter."""
+    tables = [artifact.read_table(Path(path), ["doc", "start", "end"]) for path in unit["removed"]]
+    rows = pa.concat_tables([schema.REMOVED.empty_table().select(["doc", "start", "end"]), *tables])
+    rows = rows.filter(rows["start"].is_valid())
+    return Cuts.merged(*(rows[name].to_numpy() for name in ("doc", "start", "end")))
 
 
 def kept_rows(unit: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
@@ -40,3 +59,11 @@ def kept_rows(unit: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
             )
         kept &= accepted
     return kept
+
+
+def parts_of(unit: Mapping[str, Any]) -> npt.NDArray[np.object_]:
+    """The part of each document that is kept, None for the others: [rows]. The split's verdict is the last; it names parts, not reasons."""
+    *earlier, split = unit["verdicts"]
+    parts: npt.NDArray[np.object_] = artifact.read_table(Path(split), ["reason"])["reason"].to_numpy(zero_copy_only=False).astype(object)
+    parts[~kept_rows({**unit, "verdicts": earlier})] = None
+    return parts

@@ -12,6 +12,7 @@ from headrace import schema, storage
 from headrace.artifact import StageOutput
 from headrace.config import Config
 from headrace.dedup import judge, signatures
+from headrace.dedup.cuts import LEVELS
 from headrace.dedup.document import DocumentDedup, find_documents
 from headrace.dedup.phases import Phases
 from headrace.dedup.preference import priority_ranks
@@ -25,15 +26,17 @@ class Dedup(Config):
     """Which levels of deduplication run, and who is preferred."""
 
     document: DocumentDedup | None = DocumentDedup()  # null turns it off
+    sentence: None = None
+    token: None = None
     quality: str | None = None  # measure of the filters, the higher the better, that comes next to a source's priority
 
     @property
-    def levels(self) -> dict[str, Any]:
-        """Settings of the levels that are on, in the order in which they run; null for the others."""
-        return {"document": self.document.model_dump() if self.document else None, "sentence": None, "token": None}
+    def levels(self) -> tuple[str, ...]:
+        """Those that are on, in the order in which they run."""
+        return tuple(level for level in LEVELS if getattr(self, level))
 
 
-def deduplicate(units: Sequence[dict[str, Any]], config: Dedup, folder: Path, engine: Engine) -> StageOutput:
+def deduplicate(units: Sequence[dict[str, Any]], config: Dedup, folder: Path, engine: Engine, tokenizer: Path | None = None) -> StageOutput:
     """Write verdicts/ and removed/ for every documents file.
 
     Every phase leaves files below folder/work, which the caller deletes after the commit, and continues with what is missing there.
@@ -42,10 +45,11 @@ def deduplicate(units: Sequence[dict[str, Any]], config: Dedup, folder: Path, en
         units: {"id", "documents": path, "verdicts": [paths of earlier verdicts], "source", "priority"}; a lower priority number
             is preferred.
         folder: the stage's own folder.
+        tokenizer: a tokenizer.json, for the level of tokens.
     """
     if not units:
         return StageOutput([])
-    phases = Phases(_planned(units, config, folder / "work"), folder, engine)
+    phases = Phases(_planned(units, config, folder / "work", tokenizer), folder, engine)
     records = [phases.run(signatures.sign, "signatures")]
     if config.document:
         records.append(find_documents(phases))
@@ -55,10 +59,13 @@ def deduplicate(units: Sequence[dict[str, Any]], config: Dedup, folder: Path, en
     return StageOutput([{**last, "counters": counted} for last, counted in zip(judged, counters)], counters=shuffled)
 
 
-def _planned(units: Sequence[dict[str, Any]], config: Dedup, work: Path) -> list[dict[str, Any]]:
+def _planned(units: Sequence[dict[str, Any]], config: Dedup, work: Path, tokenizer: Path | None) -> list[dict[str, Any]]:
     """The units in the order of their documents, with what every phase needs; written to units.json for look-ups across files."""
     ranks_of = priority_ranks(unit["priority"] for unit in units)
-    shared = {"work": str(work), "quality": config.quality, **config.levels}
+    settings = {level: getattr(config, level).model_dump() if level in config.levels else None for level in LEVELS}
+    if settings["token"]:
+        settings["token"]["tokenizer"] = str(tokenizer)
+    shared = {"work": str(work), "quality": config.quality, **settings}
     planned = [
         {**unit, **shared, "rank": _rank(Path(unit["documents"])), "priority_rank": ranks_of[unit["priority"]]}
         for unit in sorted(units, key=lambda unit: str(unit["id"]))

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from headrace import storage
+from headrace.artifact import STAGES
 from headrace.report.numbers import finite
 
-ROWS = ("cluster", "data", "ingest", "filters", "dedup", "split", "tokens", "train", "baselines", "evaluate", "shutdown")
+ROWS = ("cluster", "data", *STAGES, "train", "baselines", "evaluate", "shutdown")
 
 
 def clock(run: Path, events: list[dict[str, Any]], stages: list[dict[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace import __version__, storage
-from headrace.artifact import STAGES
+from headrace.artifact import DOCUMENT_STAGES
 from headrace.report.clock import clock
 from headrace.report.numbers import finite
 from headrace.report.summary import alarms, verdict
@@ -39,6 +39,7 @@ def gather(run: Path) -> dict[str, Any]:
         "training": training(run),
         "checkpoints": _checkpoints(run),
         "baselines": _baselines(run),
+        "external": _external(run, stages),
         "time": clock(run, events, stages),
         "config": config,
         "files": _files(run),
@@ -64,7 +65,7 @@ def _stage_folders(run: Path) -> list[Path]:
     """The committed artifact of each stage, in the order of the stages: the one that `current.json` names, else the newest."""
     named = storage.read_json(run / "data" / "current.json") if (run / "data" / "current.json").is_file() else {}
     found = []
-    for stage in STAGES:
+    for stage in DOCUMENT_STAGES:
         folders = [path.parent for path in (run / "data" / stage).glob("*/manifest.json")]
         current = run / "data" / stage / str(named.get(stage))
         if current in folders:
@@ -194,6 +195,20 @@ def _baselines(run: Path) -> dict[str, Any] | None:
         for baseline in result["baselines"]
     ]
     return {"models": models, **{key: result.get(key) for key in ("training_tokens", "scored_tokens", "bytes", "definition", "seconds")}}
+
+
+def _external(run: Path, stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Models from outside, by name, as far as they were scored on the run's present tokens."""
+    present = {stage["fingerprint"] for stage in stages if stage["stage"] == "tokens"}
+    results = [storage.read_json(path) for path in sorted((run / "eval" / "external").glob("*.json"))]
+    return [
+        {
+            **{key: result.get(key) for key in ("name", "architecture", "parameters", "window", "max_tokens", "definition")},
+            "scores": _scores(result["metrics"]),
+        }
+        for result in results
+        if result["tokens_fingerprint"] in present
+    ]
 
 
 def _files(run: Path) -> list[dict[str, Any]]:

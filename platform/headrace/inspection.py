@@ -11,6 +11,10 @@ import pyarrow.compute as pc
 from headrace import storage
 from headrace.artifact import STAGES, Artifact, read_table
 from headrace.config import ConfigError
+from headrace.schema import REMOVED, rows_of
+
+JUDGING = ("filters", "dedup", "decontaminate")
+SHOWN = 1000  # characters of a text
 
 
 def current(run: Path, stage: str) -> Artifact:
@@ -39,43 +43,60 @@ def stage_folder(run: Path, stage: str) -> Path:
 
 
 def rejected(run: Path, stage: str, reason: str | None, limit: int) -> list[dict[str, Any]]:
-    """The first `limit` rows that a stage rejected: source, id, reason, details, text (its beginning)."""
+    """The first `limit` things that a stage took out: source, id, reason, details, text (its beginning).
+
+    A part cut out of a document that stays has the reason "<level>_cut", as in `sentence_cut`, and its text is that part.
+    """
     if stage == "ingest":
         return _quarantined(run, reason, limit)
     verdicts = current(run, stage)
-    if stage not in ("filters", "dedup"):
-        raise ConfigError(f"stage {stage!r} rejects nothing; look at ingest, filters or dedup.")
+    if stage not in JUDGING:
+        raise ConfigError(f"stage {stage!r} rejects nothing; look at ingest, {', '.join(JUDGING[:-1])} or {JUDGING[-1]}.")
     rows: list[dict[str, Any]] = []
-    documents = current(run, "ingest").files("documents")
-    for number, (text_path, path) in enumerate(zip(documents, verdicts.files("verdicts"), strict=True)):
-        table = read_table(path)
-        wanted = table["reason"].is_valid() if reason is None else pc.fill_null(pc.equal(table["reason"], reason), False)
-        places = pc.indices_nonzero(wanted).slice(0, limit - len(rows))
-        if len(places):
-            texts = read_table(text_path, ["id", "source", "text"]).take(places)
-            rows += _described(texts, table.take(places), _kept_ids(verdicts, number))
+    removed = verdicts.files("removed")
+    for number, (documents, judged) in enumerate(zip(current(run, "ingest").files("documents"), verdicts.files("verdicts"), strict=True)):
+        listed = read_table(removed[number]) if removed else REMOVED.empty_table()
+        rows += _dropped(documents, read_table(judged), listed, reason, limit - len(rows))
+        rows += _cut(documents, listed, reason, limit - len(rows))
         if len(rows) >= limit:
             break
     return rows
 
 
-def _kept_ids(verdicts: Artifact, number: int) -> dict[int, str]:
-    files = verdicts.files("removed")
-    if not files:
-        return {}
-    removed = read_table(files[number], ["doc", "kept_id"])
-    return dict(zip(removed["doc"].to_pylist(), removed["kept_id"].to_pylist(), strict=True))
-
-
-def _described(texts: pa.Table, verdicts: pa.Table, kept: dict[int, str]) -> list[dict[str, Any]]:
+def _dropped(documents: Path, verdicts: pa.Table, removed: pa.Table, reason: str | None, limit: int) -> list[dict[str, Any]]:
+    wanted = verdicts["reason"].is_valid() if reason is None else pc.fill_null(pc.equal(verdicts["reason"], reason), False)
+    places = pc.indices_nonzero(wanted).slice(0, limit)
+    if not len(places):
+        return []
+    whole = removed.filter(removed["start"].is_null())
+    kept = dict(zip(whole["doc"].to_pylist(), whole["kept_id"].to_pylist(), strict=True))
     rows = []
-    for text, verdict in zip(texts.to_pylist(), verdicts.to_pylist(), strict=True):
+    texts = read_table(documents, ["id", "source", "text"]).take(places)
+    for text, verdict in zip(texts.to_pylist(), verdicts.take(places).to_pylist(), strict=True):
         doc, why = verdict.pop("doc"), verdict.pop("reason")
         measured = {name: value for name, value in verdict.items() if value is not None and name not in ("group", "content")}
-        if doc in kept:
+        if kept.get(doc) is not None:
             measured = {"repeats": kept[doc], **measured}
         details = ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in measured.items())
-        rows.append({"source": text["source"], "id": text["id"], "reason": why, "details": details, "text": text["text"][:1000]})
+        rows.append({"source": text["source"], "id": text["id"], "reason": why, "details": details, "text": text["text"][:SHOWN]})
+    return rows
+
+
+def _cut(documents: Path, removed: pa.Table, reason: str | None, limit: int) -> list[dict[str, Any]]:
+    cuts = removed.filter(removed["start"].is_valid())
+    why = pc.binary_join_element_wise(cuts["level"], "cut", "_")
+    cuts = cuts.append_column("reason", why)
+    if reason is not None:
+        cuts = cuts.filter(pc.equal(why, reason))
+    cuts = cuts.slice(0, limit)
+    if not len(cuts):
+        return []
+    texts = read_table(documents, ["source", "text"]).take(pa.array(rows_of(cuts["doc"].to_numpy())))
+    rows = []
+    for text, cut in zip(texts.to_pylist(), cuts.to_pylist(), strict=True):
+        details = f"repeats={cut['kept_id']}, characters {cut['start']} to {cut['end']} of {len(text['text'])}"
+        shown = text["text"][cut["start"] : cut["end"]][:SHOWN]
+        rows.append({"source": text["source"], "id": cut["id"], "reason": cut["reason"], "details": details, "text": shown})
     return rows
 
 

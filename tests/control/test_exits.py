@@ -11,6 +11,7 @@ from headrace.artifact import QualityGateError, StageError
 from headrace.config import ConfigError
 from headrace.control.exits import RunError, exit_code, sentence
 from headrace.control.jobs import error_path
+from headrace.ingest.objects import StorageError
 
 FULL = OSError(errno.ENOSPC, "No space left on device", "/data/run/x.parquet")
 
@@ -43,6 +44,17 @@ def test_the_cause_counts_wherever_it_stands():
     as_ray_does.cause = ConfigError("sources.0.path: nothing there")
     assert exit_code(as_ray_does) == 2
     assert sentence(as_ray_does) == "sources.0.path: nothing there"
+
+
+@pytest.mark.parametrize("kind, code", [(StorageError, 75), (ConfigError, 2)])
+def test_of_a_worker_s_error_the_text_is_enough(kind, code):
+    told = f"{kind.__module__}.{kind.__name__}: s3://bucket/key: try again."
+    as_ray_data_does = RuntimeError(
+        f"ray::Map(apply)() (pid=1)\n  File 'objects.py', line 1, in read\n{told}\n\nThe above exception was the direct cause of the "
+        f"following exception:\n\nray.exceptions.UserCodeException: UDF failed to process a data block."
+    )
+    assert exit_code(as_ray_data_does) == code
+    assert sentence(as_ray_data_does) == "s3://bucket/key: try again."
 
 
 def test_an_error_of_no_known_kind_keeps_its_name_and_last_line():

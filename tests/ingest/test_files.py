@@ -91,9 +91,16 @@ def test_a_pattern_that_matches_nothing_says_so(tmp_path, pattern, why):
     assert "\n" not in message
 
 
-def test_addresses_of_buckets_are_refused():
-    with pytest.raises(ConfigError, match=r"sources\.web\.path = 's3://bucket/\*': input is read from local"):
-        find_files(source("s3://bucket/*"))
+@pytest.mark.parametrize("address", ["gs://bucket/*", "http://example.org/a.jsonl", "s3a://bucket/x"])
+def test_addresses_other_than_s3_are_refused(address):
+    with pytest.raises(ConfigError, match=r"input is read from local or mounted folders and from S3 \(s3://bucket/prefix\)") as error:
+        find_files(source(address))
+    assert str(error.value).startswith(f"sources.web.path = '{address}'")
+
+
+def test_a_source_lies_in_one_place(tmp_path):
+    with pytest.raises(ConfigError, match=r"sources\.web\.path = '/data/\*' is not on S3 as .* a source of its own"):
+        find_files(source(["s3://bucket/x", "/data/*"]))
 
 
 def test_links_are_followed_within_their_folder_and_where_they_are_named(tmp_path):

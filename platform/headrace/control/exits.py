@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 import traceback
@@ -14,9 +15,12 @@ from headrace import storage
 from headrace.artifact import QualityGateError, StageError
 from headrace.config import ConfigError
 from headrace.control.jobs import error_path
+from headrace.ingest.objects import StorageError
 
 log = logging.getLogger("headrace")
 
+# Ray Data hands over the text of a worker's error and not its causes; of these the sentence is found in it.
+TOLD_BY_WORKERS = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (ConfigError, StorageError)}
 DONE, FAILED, CONFIGURATION, GATE, RETRY, INTERRUPTED = 0, 1, 2, 3, 75, 130
 
 
@@ -37,6 +41,8 @@ def exit_code(error: BaseException) -> int:
             return CONFIGURATION
         if isinstance(link, QualityGateError):
             return GATE
+        if isinstance(link, StorageError):
+            return RETRY
         # Ray wraps a worker's error in its own and may keep only its text.
         if storage.is_full(link) or "No space left on device" in str(link) or "Disk quota exceeded" in str(link):
             return RETRY
@@ -48,7 +54,7 @@ def exit_code(error: BaseException) -> int:
 def sentence(error: BaseException) -> str:
     """What to tell the user: the innermost message that was written for one, else the error's last line."""
     for link in _chain(error):
-        if isinstance(link, ConfigError | QualityGateError | StageError | RunError):
+        if isinstance(link, ConfigError | QualityGateError | StageError | StorageError | RunError):
             return str(link)
     if exit_code(error) == RETRY:
         full = next((link for link in _chain(error) if storage.is_full(link)), error)
@@ -68,6 +74,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(link))
         yield link
         waiting += [getattr(link, "cause", None), link.__cause__, link.__context__]
+        lines = re.findall(r"^([\w.]+): (.+)$", str(link), re.MULTILINE)
+        waiting += [TOLD_BY_WORKERS[name](message) for name, message in lines if name in TOLD_BY_WORKERS]
 
 
 def run_job(main: Callable[[Path], None], run: Path) -> None:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headrace.artifact import table_writer
+from headrace.ingest.objects import for_arrow, name_of, place_of, size_of
 from headrace.ingest.personal_data import CLASSES, mask, masked_column, masked_metadata
 from headrace.ingest.read_jsonl import read_jsonl
 from headrace.ingest.read_parquet import read_parquet
@@ -88,7 +89,7 @@ def _ingest_piece(unit: Mapping[str, Any], piece: Mapping[str, Any], documents: 
 
 def read_piece(piece: Mapping[str, Any], text_field: str) -> Items:
     """What a piece of a unit holds, by its format."""
-    path, start, stop = piece["path"], piece["start"], piece["stop"]
+    path, start, stop = place_of(piece), piece["start"], piece["stop"]
     if piece["problem"] is not None:
         return iter([rejected_file(0, "unreadable", piece["problem"])])
     match piece["format"]:
@@ -103,20 +104,20 @@ def read_piece(piece: Mapping[str, Any], text_field: str) -> Items:
         case "text":
             return read_text(path)
         case other:
-            raise ValueError(f"{path}: no reader for the format {other!r}")
+            raise ValueError(f"{name_of(path)}: no reader for the format {other!r}")
 
 
 def _bytes_of(piece: Mapping[str, Any]) -> int:
     """Bytes on disk of a piece; the row groups of a Parquet file are told from each other by its footer."""
     if piece["problem"] is not None:
         return 0
-    path, start, stop = piece["path"], piece["start"], piece["stop"]
+    path, start, stop = place_of(piece), piece["start"], piece["stop"]
     try:
         if stop is None:
-            return Path(path).stat().st_size
+            return size_of(path)
         if piece["format"] != "parquet":
             return stop - start
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(for_arrow(path)) as file:
             groups = (file.metadata.row_group(group) for group in range(start, stop))
             return sum(group.column(column).total_compressed_size for group in groups for column in range(group.num_columns))
     except (OSError, pa.ArrowException):

@@ -13,6 +13,7 @@ from pathlib import Path
 import xxhash
 
 from headrace.config import ConfigError
+from headrace.ingest.objects import SCHEME, Place, StoredObject, find_objects
 from headrace.ingest.source import Format, Source
 from headrace.ingest.streams import COMPRESSIONS
 
@@ -34,12 +35,17 @@ EXTENSIONS: dict[str, Format] = {
 class InputFile:
     """One file of a source."""
 
-    path: str  # absolute
+    path: str  # absolute; of an object its URL
     relative: str  # to the longest folder without a wildcard that all of the source's patterns share; with / on every system
     bytes: int
     format: Format
-    digest: str = ""  # xxh3_128, hexadecimal; see `digest_of`; empty where it was not asked for
+    digest: str = ""  # xxh3_128, hexadecimal; see `digest_of`; empty where it was not asked for; of an object its ETag
     problem: str | None = None  # why it will not be read; it is quarantined then, as unreadable
+    stored: StoredObject | None = None  # where it lies on S3
+
+    @property
+    def place(self) -> Place:
+        return self.path if self.stored is None else self.stored
 
 
 def find_files(source: Source) -> list[InputFile]:
@@ -47,8 +53,11 @@ def find_files(source: Source) -> list[InputFile]:
 
     Raises:
         ConfigError: a pattern matches no file.
+        StorageError: a store does not answer.
     """
     field = f"sources.{source.name}.path"
+    if any(pattern.startswith(SCHEME) for pattern in source.patterns):
+        return _stored(source, field)
     patterns = [_absolute(pattern, field) for pattern in source.patterns]
     roots = [_root(pattern) for pattern in patterns]
     common = Path(os.path.commonpath(roots))
@@ -63,9 +72,24 @@ def find_files(source: Source) -> list[InputFile]:
     return sorted(found.values(), key=lambda file: (file.relative, file.path))
 
 
+def _stored(source: Source, field: str) -> list[InputFile]:
+    """The files of a source on S3."""
+    other = next((pattern for pattern in source.patterns if not pattern.startswith(SCHEME)), None)
+    if other is not None:
+        raise ConfigError(f"{field} = {other!r} is not on S3 as the source's other paths are; make it a source of its own.")
+    files = [
+        InputFile(found.url, relative, found.bytes, _format_in(found.key, source), digest=f"etag:{found.etag}", stored=found)
+        for relative, found in find_objects(source.patterns, field)
+    ]
+    return sorted(files, key=lambda file: (file.relative, file.path))
+
+
 def _absolute(pattern: str, field: str) -> str:
     if "://" in pattern:
-        raise ConfigError(f"{field} = {pattern!r}: input is read from local or mounted folders; mount the bucket, or copy it first.")
+        raise ConfigError(
+            f"{field} = {pattern!r}: input is read from local or mounted folders and from S3 (s3://bucket/prefix); "
+            f"mount what lies elsewhere, or copy it first."
+        )
     return os.path.abspath(os.path.expanduser(pattern))  # noqa: PTH100, PTH111 - it may hold wildcards
 
 
@@ -113,7 +137,7 @@ def _nothing(field: str, given: str, pattern: str, root: str) -> str:
 def _described(path: str, root: str, common: Path, source: Source, named: bool) -> InputFile:
     shown = os.fsencode(path).decode("utf-8", "backslashreplace")
     relative = Path(shown).relative_to(common).as_posix()
-    format = _format(path) if source.format == "auto" else source.format
+    format = _format_in(path, source)
     problem, size = None, 0
     try:
         status = Path(path).stat()
@@ -132,8 +156,10 @@ def _described(path: str, root: str, common: Path, source: Source, named: bool) 
     return InputFile(shown, relative, size, format, problem=problem)
 
 
-def _format(path: str) -> Format:
-    """The format that a file's name announces; of an unknown extension it is a text."""
+def _format_in(path: str, source: Source) -> Format:
+    """The source's format, or that which a file's name announces; of an unknown extension it is a text."""
+    if source.format != "auto":
+        return source.format
     name = Path(path)
     if name.suffix.lower() in COMPRESSIONS:
         name = name.with_suffix("")
@@ -141,8 +167,8 @@ def _format(path: str) -> Format:
 
 
 def digested(file: InputFile) -> InputFile:
-    """The file with its digest, or with the problem that kept it from being read."""
-    if file.problem is not None:
+    """The file with its digest, or with the problem that kept it from being read; an object's came with its listing."""
+    if file.problem is not None or file.stored is not None:
         return file
     try:
         return replace(file, digest=_cached_digest(file.path, file.bytes, Path(file.path).stat().st_mtime_ns))

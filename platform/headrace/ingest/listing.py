@@ -6,11 +6,12 @@ Both are functions of the files' names and contents alone, never of the workers 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from headrace.config import ConfigError
 from headrace.ingest.files import InputFile, digested, find_files
+from headrace.ingest.objects import StorageError
 from headrace.ingest.read_parquet import row_group_bytes
 from headrace.ingest.source import Source
 from headrace.ingest.streams import compression
@@ -46,16 +47,19 @@ def fingerprint_inputs(sources: Sequence[Source]) -> list[list[str | int]]:
     """[source, relative path, bytes, digest] of every input file: what the stage's fingerprint is made from.
 
     A file that cannot be read has its problem in the digest's place. Absolute paths are not part of it: the same data elsewhere is the
-    same input.
+    same input. (On S3 it is another: a store's ETag is not the digest of a local file.)
     """
-    return [
-        [source.name, file.relative, file.bytes, file.problem or file.digest]
-        for source in sorted(sources, key=lambda source: source.name)
-        for file in list_files(source)
-    ]
+    ordered = sorted(sources, key=lambda source: source.name)
+    return [_fingerprinted(source.name, file) for source in ordered for file in list_files(source)]
 
 
-def plan_units(sources: Sequence[Source], unit_bytes: int | None = None) -> list[dict[str, Any]]:
+def _fingerprinted(name: str, file: InputFile) -> list[str | int]:
+    return [name, file.relative, file.bytes, file.problem or file.digest]
+
+
+def plan_units(
+    sources: Sequence[Source], unit_bytes: int | None = None, inputs: Sequence[Sequence[str | int]] | None = None
+) -> list[dict[str, Any]]:
     """The work units of ingest, ordered by source name, relative path and offset; ids "u00000"... in that order.
 
     Small files share a unit. Plain JSON Lines and `lines` are cut at byte ranges (a line belongs to the range in which its first byte
@@ -63,18 +67,23 @@ def plan_units(sources: Sequence[Source], unit_bytes: int | None = None) -> list
 
     Args:
         unit_bytes: decompressed bytes of a unit, about; None = a sixteenth of the input, within 1 and 128 MB.
+        inputs: what `fingerprint_inputs` said when the stage got its name; None = nobody asked yet.
 
     Returns:
-        {"id", "source", "kind", "rank", "text_field", "pieces": [{"path", "relative", "format", "start", "stop", "problem"}]} a unit.
+        {"id", "source", "kind", "rank", "text_field", "pieces": [{"path", "relative", "format", "start", "stop", "problem"}]} a unit;
+        a piece of an object on S3 has the StoredObject's fields as "object", too.
 
     Raises:
         ConfigError: two sources of one name, or a pattern that matches no file.
+        StorageError: objects on S3 are not those of `inputs` any more.
     """
     ordered = sorted(sources, key=lambda source: source.name)
     for first, second in itertools.pairwise(ordered):
         if first.name == second.name:
             raise ConfigError(f"sources: two are named {first.name!r}; a name stands for one source.")
     files = {source.name: find_files(source) for source in ordered}
+    if inputs is not None:
+        _check_unchanged(files, inputs)
     if unit_bytes is None:
         total = sum(estimated_bytes(file) for found in files.values() for file in found)
         unit_bytes = min(MAX_UNIT_BYTES, max(MIN_UNIT_BYTES, total // SHARE))
@@ -96,6 +105,18 @@ def plan_units(sources: Sequence[Source], unit_bytes: int | None = None) -> list
     ]
 
 
+def _check_unchanged(files: Mapping[str, Sequence[InputFile]], inputs: Sequence[Sequence[str | int]]) -> None:
+    """Between two listings of a store somebody may write to it; what is read must be what the stage is named for."""
+    for name, found in files.items():
+        if found[0].stored:
+            now = {tuple(_fingerprinted(name, file)) for file in found}
+            changed = now ^ {tuple(entry) for entry in inputs if entry[0] == name}
+            if changed:
+                raise StorageError(
+                    f"sources.{name}.path: {min(changed)[1]} was written or removed while the run began; run the same command again."
+                )
+
+
 def estimated_bytes(file: InputFile) -> int:
     """Decompressed bytes of a file: exact for what is not compressed, by its extension's usual ratio for what is."""
     if file.problem is not None:
@@ -114,7 +135,7 @@ def _cut(file: InputFile, unit_bytes: int) -> list[Piece]:
         count = -(-size // unit_bytes)
         edges = [size * number // count for number in range(count + 1)]
         return [Piece(file, stop - start, start, stop) for start, stop in itertools.pairwise(edges)]
-    groups = row_group_bytes(file.path) if file.format == "parquet" else None
+    groups = row_group_bytes(file.place) if file.format == "parquet" else None
     if groups is None or len(groups) < 2:
         return [Piece(file, size)]
     pieces = [Piece(file, held, number, number + 1) for number, held in enumerate(groups)]
@@ -144,4 +165,5 @@ def described(piece: Piece) -> dict[str, Any]:
         "start": piece.start,
         "stop": piece.stop,
         "problem": file.problem,
+        **({"object": file.stored._asdict()} if file.stored else {}),
     }

@@ -8,13 +8,14 @@ from typing import Any
 
 import orjson
 
+from headrace.ingest.objects import Place
 from headrace.ingest.record import MAX_RECORD, Items, Reason, Record, Rejected, fault_of_text, metadata, rejected_file
 from headrace.ingest.streams import Line, StreamError, byte_range, chunks, kind_of, lines
 
 BOM = b"\xef\xbb\xbf"
 
 
-def read_jsonl(path: str, text_field: str, start: int = 0, stop: int | None = None) -> Items:
+def read_jsonl(path: Place, text_field: str, start: int = 0, stop: int | None = None) -> Items:
     """Documents and rejected lines of a file, in its order.
 
     Records read before a fault of the stream stand: they are whole records, and a file that ends early is one quarantine entry more.
@@ -29,7 +30,7 @@ def read_jsonl(path: str, text_field: str, start: int = 0, stop: int | None = No
             yield _parsed(item, text_field)
 
 
-def file_lines(path: str, start: int = 0, stop: int | None = None) -> Iterator[Line | Rejected]:
+def file_lines(path: Place, start: int = 0, stop: int | None = None) -> Iterator[Line | Rejected]:
     """Lines of a file that hold more than white space, those too long and what is wrong with the file as rejections."""
     offset = start
     seen = False
@@ -52,7 +53,7 @@ def file_lines(path: str, start: int = 0, stop: int | None = None) -> Iterator[L
         yield rejected_file(0, "empty_text", "an empty file")
 
 
-def _range_lines(path: str, start: int, stop: int) -> Iterator[Line]:
+def _range_lines(path: Place, start: int, stop: int) -> Iterator[Line]:
     """Lines that begin in [start, stop) of an uncompressed file."""
     first = b"".join(byte_head(path))
     found = kind_of(first)
@@ -69,7 +70,7 @@ def _range_lines(path: str, start: int, stop: int) -> Iterator[Line]:
             yield line
 
 
-def byte_head(path: str) -> Iterator[bytes]:
+def byte_head(path: Place) -> Iterator[bytes]:
     """The first 16 bytes of a file."""
     for block in byte_range(path, 0, 15):
         yield block[:16]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headrace.ingest.objects import Place, for_arrow, open_place, size_of
 from headrace.ingest.read_jsonl import record_of
 from headrace.ingest.record import FIRST_BYTES, MAX_RECORD, Items, Record, Rejected, fault_of_text, rejected_file
 from headrace.ingest.streams import MAX_RATIO
@@ -19,7 +19,7 @@ FLOOR = 16 << 20  # bytes of text below which the ratio to the file's size says 
 MAGIC = b"PAR1"
 
 
-def read_parquet(path: str, text_field: str, start: int = 0, stop: int | None = None) -> Items:
+def read_parquet(path: Place, text_field: str, start: int = 0, stop: int | None = None) -> Items:
     """Documents and rejected rows; a record's offset is its row in the file.
 
     A row group that cannot be read is one quarantine entry, the others are read.
@@ -33,7 +33,7 @@ def read_parquet(path: str, text_field: str, start: int = 0, stop: int | None = 
             yield fault
         return
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+        file = pq.ParquetFile(for_arrow(path), page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, MemoryError):
             raise
@@ -53,25 +53,25 @@ def read_parquet(path: str, text_field: str, start: int = 0, stop: int | None = 
         row = 0
         for group in groups:
             if group >= start:
-                yield from _row_group(file, group, row, text_field, Path(path).stat().st_size)
+                yield from _row_group(file, group, row, text_field, size_of(path))
             row += file.metadata.row_group(group).num_rows
 
 
-def row_group_bytes(path: str) -> list[int] | None:
+def row_group_bytes(path: Place) -> list[int] | None:
     """Uncompressed bytes of each row group, from the footer alone; None where that cannot be read."""
     if _fault_of_file(path) is not None:
         return None
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(for_arrow(path)) as file:
             return [file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups)]
     except (OSError, pa.ArrowException):
         return None
 
 
-def _fault_of_file(path: str) -> Rejected | None:
+def _fault_of_file(path: Place) -> Rejected | None:
     """What the file's first and last bytes say is wrong with it."""
     try:
-        with Path(path).open("rb") as file:
+        with open_place(path) as file:
             first = file.read(len(MAGIC))
             size = file.seek(0, 2)
             file.seek(max(0, size - len(MAGIC)))

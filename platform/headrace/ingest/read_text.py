@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from headrace.ingest.objects import Place
 from headrace.ingest.read_jsonl import BOM, file_lines
 from headrace.ingest.record import FIRST_BYTES, MAX_RECORD, Items, Record, Rejected, fault_of_text, rejected_file
 from headrace.ingest.streams import StreamError, chunks
 
 
-def read_text(path: str) -> Items:
+def read_text(path: Place) -> Items:
     """The file as one document: UTF-8, without its byte order mark, line ends as they are."""
     held = bytearray()
     try:
@@ -23,7 +24,7 @@ def read_text(path: str) -> Items:
     yield _document(0, bytes(held))
 
 
-def read_lines(path: str, start: int = 0, stop: int | None = None) -> Items:
+def read_lines(path: Place, start: int = 0, stop: int | None = None) -> Items:
     """Each line that holds more than white space as a document; byte ranges as in `read_jsonl`."""
     for line in file_lines(path, start, stop):
         if isinstance(line, Rejected):

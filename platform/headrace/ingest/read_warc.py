@@ -12,6 +12,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 from resiliparse.parse.encoding import detect_mime
 
 from headrace.ingest import html
+from headrace.ingest.objects import Place, name_of
 from headrace.ingest.record import (
     FIRST_BYTES,
     MAX_RECORD,
@@ -38,7 +39,7 @@ class _Stream:
     """A file's decompressed bytes as fastwarc reads them; a fault ends them and stays here to be looked at."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
-        self.failure: StreamError | None = None
+        self.failure: Exception | None = None
         self.position = 0
         self.ended = False
         self._pieces = pieces
@@ -48,7 +49,7 @@ class _Stream:
         while not self._piece and not self.ended:
             try:
                 self._piece = memoryview(next(self._pieces, b""))
-            except StreamError as error:
+            except Exception as error:  # not only a StreamError: fastwarc might not let it through as it is
                 self.failure = error
             self.ended = not self._piece
         taken = bytes(self._piece[: size if size >= 0 else None])
@@ -70,7 +71,7 @@ class _Cut(Exception):
     """The file ends inside a record."""
 
 
-def read_warc(path: str) -> Items:
+def read_warc(path: Place) -> Items:
     """Documents, rejected and ignored records in the file's order; an offset counts the decompressed bytes before the record.
 
     A gzip member that is broken costs what is in it, and reading goes on at the next member that begins a record: WARC files hold one
@@ -83,9 +84,11 @@ def read_warc(path: str) -> Items:
         failure = stream.failure
         if failure is None:
             return
+        if not isinstance(failure, StreamError):
+            raise failure
         base += stream.position
         following = None
-        if failure.reason == "corrupt_stream" and compression(path) == "gzip":
+        if failure.reason == "corrupt_stream" and compression(name_of(path)) == "gzip":
             following = next_member(path, failure.member, BEGINS)
         if following is None:
             yield rejected_file(base, failure.reason, str(failure))

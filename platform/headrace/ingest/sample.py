@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from headrace.ingest.documents import read_piece
 from headrace.ingest.files import InputFile, find_files
 from headrace.ingest.listing import Piece, described, estimated_bytes
+from headrace.ingest.objects import for_arrow
 from headrace.ingest.personal_data import mask
 from headrace.ingest.record import Record
 from headrace.ingest.source import Source
@@ -54,7 +55,7 @@ def _bytes_of_offset(file: InputFile) -> float:
     if file.format != "parquet":
         return 1.0
     try:
-        with pq.ParquetFile(file.path) as opened:
+        with pq.ParquetFile(for_arrow(file.place)) as opened:
             return estimated_bytes(file) / max(1, opened.metadata.num_rows)
     except (OSError, ValueError):
         return 1.0

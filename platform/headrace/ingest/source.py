@@ -18,7 +18,8 @@ class Source(Config):
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     kind: SourceKind
-    path: Pattern | Annotated[list[Pattern], Field(min_length=1)]  # files, folders (read with all below) or glob patterns (** = any depth)
+    # files, folders (read with all below) or glob patterns (** = any depth), local or all of them on S3 (s3://bucket/prefix)
+    path: Pattern | Annotated[list[Pattern], Field(min_length=1)]
     # auto: by each file's extension (.jsonl .json .ndjson, .parquet, .warc .wet; everything else is a text), less .gz .zst .lz4
     format: Literal["auto", "jsonl", "parquet", "text", "lines", "warc"] = "auto"
     text_field: str = Field(default="text", min_length=1)  # of a JSON object or a Parquet row

@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 import zstandard
 
+from headrace.ingest.objects import Place, name_of, open_place
 from headrace.ingest.record import FIRST_BYTES, Reason
 
 CHUNK = 1 << 20  # decompressed bytes a step, at most
@@ -71,7 +72,7 @@ def kind_of(first: bytes) -> str | None:
     return next((kind for magic, kind in _MAGICS.items() if first.startswith(magic)), None)
 
 
-def chunks(path: str, start: int = 0, *, whole_members: bool = False) -> Iterator[bytes]:
+def chunks(path: Place, start: int = 0, *, whole_members: bool = False) -> Iterator[bytes]:
     """Decompressed bytes of a whole file, by its name's compression.
 
     Args:
@@ -81,9 +82,9 @@ def chunks(path: str, start: int = 0, *, whole_members: bool = False) -> Iterato
     Raises:
         StreamError: unreadable, not the format, corrupt, truncated, a bomb; after everything before that point was yielded.
     """
-    named = compression(path)
+    named = compression(name_of(path))
     try:
-        with Path(path).open("rb") as file:
+        with open_place(path) as file:
             first = file.read(16)
             found = kind_of(first)
             if first and found != named:
@@ -192,10 +193,10 @@ def _unlz4(file: BinaryIO) -> Iterator[bytes]:
             yield piece
 
 
-def next_member(path: str, after: int, begins: bytes) -> int | None:
+def next_member(path: Place, after: int, begins: bytes) -> int | None:
     """Compressed offset of the next gzip member behind `after` whose content begins with `begins`, None if there is none."""
     overlap = len(_GZIP_MAGIC) - 1
-    with Path(path).open("rb") as file:
+    with open_place(path) as file:
         position = after + 1
         file.seek(position)
         block = b""
@@ -211,8 +212,8 @@ def next_member(path: str, after: int, begins: bytes) -> int | None:
     return None
 
 
-def _begins(path: str, member: int, begins: bytes) -> bool:
-    with Path(path).open("rb") as file:
+def _begins(path: Place, member: int, begins: bytes) -> bool:
+    with open_place(path) as file:
         file.seek(member)
         try:
             return zlib.decompressobj(31).decompress(file.read(4096), len(begins)) == begins
@@ -220,14 +221,14 @@ def _begins(path: str, member: int, begins: bytes) -> bool:
             return False
 
 
-def byte_range(path: str, start: int, stop: int) -> Iterator[bytes]:
+def byte_range(path: Place, start: int, stop: int) -> Iterator[bytes]:
     """Bytes of an uncompressed file from `start`, and on past `stop` for as long as the reader asks: to its last line's end.
 
     Raises:
         StreamError: the file cannot be read.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open_place(path) as file:
             file.seek(start)
             step = max(1, min(CHUNK, stop - start + 1))
             while block := file.read(step):

@@ -1,7 +1,7 @@
 import re
 from xml.etree import ElementTree
 
-from headrace.report import gather
+from headrace.report import beside_newest, gather
 from headrace.report.scoreboard import scores
 
 
@@ -47,3 +47,33 @@ def test_a_model_without_a_finite_score_is_still_listed(folder):
     folder.json("eval/step-00000020/fast.json", result)
     checkpoints, _ = tables(gather(folder.path))
     assert checkpoints[2][:3] == ["20", "–", "–"]
+
+
+def test_a_model_from_outside_stands_among_them(folder):
+    folder.whole()
+    folder.external("published", 1.75, "dddd")
+    text = scores(gather(folder.path))
+    names = re.findall(r'<span class="name">([^<]*)', text)
+    assert names == ["unigram baseline", "bigram baseline", "published", "this model", "5-gram baseline"]
+    assert "What is scored, of models from outside too." in text
+    _, sources = tables(gather(folder.path))
+    assert [row[-1] for row in sources] == ["published, bits per byte", "1.750", "1.750", "1.750"]
+
+
+def test_a_model_from_outside_before_any_checkpoint_is_scored(folder):
+    folder.data()
+    folder.external("published", 1.75, "dddd")
+    assert re.findall(r'<span class="name">([^<]*)', scores(gather(folder.path))) == ["published"]
+
+
+def test_a_model_beside_the_newest_checkpoint(folder):
+    metrics = folder.metrics(1.75)
+    head, *rows = beside_newest(metrics, "published", gather(folder.path))
+    assert head == ["source", "documents", "published, bits per byte", "95 % interval"]
+    assert rows[0] == ["books", "6", "1.750 ± 0.010", "1.730 to 1.770"]
+    folder.whole()
+    folder.checkpoint(30)
+    head, *rows = beside_newest(metrics, "published", gather(folder.path))
+    assert head[4:] == ["step-00000020, bits per byte"]
+    assert [row[0] for row in rows] == ["books", "web", "all"]
+    assert {row[4] for row in rows} == {"1.500 ± 0.010"}

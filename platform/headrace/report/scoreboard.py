@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.report.charts import Bar, bar_chart
-from headrace.report.numbers import count, decimals, duration, size, with_error
+from headrace.report.numbers import count, decimals, duration, short, size, with_error
 from headrace.report.sections import section, table
 
 
@@ -15,30 +15,57 @@ def scores(report: dict[str, Any]) -> str:
     """Bits per byte against the baselines, every checkpoint's scores, and the newest one's by source."""
     scored = [entry for entry in report["checkpoints"] if entry["scores"].get("all")]
     baselines = report["baselines"]["models"] if report["baselines"] else []
-    if not report["checkpoints"] and not baselines:
+    external = report["external"]
+    if not report["checkpoints"] and not baselines and not external:
         return section("Scores", "", '<p class="none">No checkpoint yet.</p>')
     parts = []
-    if scored or baselines:
-        parts += ["<h3>Bits per byte on held-out text, lower is better</h3>", _against(scored[-1] if scored else None, baselines)]
+    if scored or baselines or external:
+        newest = scored[-1] if scored else None
+        parts += ["<h3>Bits per byte on held-out text, lower is better</h3>", _against(newest, baselines, external)]
     if not scored:
         parts.append('<p class="none">No checkpoint has been scored yet.</p>')
     if report["checkpoints"]:
         parts += ["<h3>Every checkpoint</h3>", _checkpoint_table(report["checkpoints"])]
     if scored:
-        parts += [f"<h3>By source, {html.escape(scored[-1]['checkpoint'])}</h3>", _source_scores(scored[-1], baselines)]
-    definition = report["baselines"]["definition"] if report["baselines"] else None
+        parts += [f"<h3>By source, {html.escape(scored[-1]['checkpoint'])}</h3>", _source_scores(scored[-1], [*baselines, *external])]
+    definition = external[0]["definition"] if external else report["baselines"]["definition"] if report["baselines"] else None
     if definition:
         parts.append(f'<p class="small">{html.escape(definition)}</p>')
     lead = (
-        "± is the standard error, by a bootstrap over documents. Model and baselines are scored on exactly the same tokens."
+        "± is the standard error, by a bootstrap over documents. Model and baselines are scored on exactly the same tokens"
+        + (", models from outside on the same text." if external else ".")
         if parts
         else ""
     )
     return section("Scores", lead, *parts)
 
 
-def _against(entry: dict[str, Any] | None, baselines: Sequence[dict[str, Any]]) -> str:
+def beside_newest(metrics: Sequence[dict[str, Any]], name: str, report: dict[str, Any]) -> list[list[str]]:
+    """Head and rows of a table: a model's bits per byte by source, beside those of the run's newest scored checkpoint."""
+    newest = [entry for entry in report["checkpoints"] if entry["scores"].get("all")][-1:]
+    head = [
+        "source",
+        "documents",
+        f"{name}, bits per byte",
+        "95 % interval",
+        *[f"{entry['checkpoint']}, bits per byte" for entry in newest],
+    ]
+    rows = []
+    for row in sorted(
+        (row for row in metrics if row["metric"] == "bits_per_byte"), key=lambda row: (row["source"] == "all", row["source"])
+    ):
+        interval = " to ".join(decimals(end, 3) for end in row["ci95"]) if row["ci95"] else "–"
+        beside = [_score(entry["scores"].get(row["source"], {}), "bits_per_byte", 3) for entry in newest]
+        rows.append([row["source"], count(row["n_documents"]), with_error(row["value"], row["stderr"]), interval, *beside])
+    return [head, *rows]
+
+
+def _against(entry: dict[str, Any] | None, baselines: Sequence[dict[str, Any]], external: Sequence[dict[str, Any]]) -> str:
     bars = []
+    for model in external:
+        score = model["scores"].get("all", {}).get("bits_per_byte", {})
+        note = f"from outside, {short(model['parameters'])} parameters"
+        bars.append(Bar(model["name"], score.get("value"), with_error(score.get("value"), score.get("stderr")), note))
     for model in baselines:
         score = model["scores"].get("all", {}).get("bits_per_byte", {})
         bars.append(

@@ -1,0 +1,1 @@
+"""Removal of evaluation text from training text; `passes` composes it."""

@@ -9,9 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
-import random
 import statistics
 import tempfile
 import time
@@ -20,12 +17,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import zstandard
 
+from corpora import corpus, grown
 from headrace import artifact, pipeline, storage
 from headrace.batches import Loader, Order
 from headrace.config import validate
-from headrace.ingest.python_installation import collect
 from headrace.model import build_model
 from headrace.model.aux import decoder_aux
 from headrace.run import RunConfig
@@ -33,8 +29,7 @@ from headrace.tokens.store import TokenStore
 from headrace.train.schedule import learning_rate
 from headrace.train.spec import TrainSpec, train_spec
 from headrace.train.worker import train
-
-CORES = os.cpu_count() or 1
+from rows import CORES, row, show
 
 
 def main() -> None:
@@ -56,56 +51,7 @@ def main() -> None:
         if not arguments.only or arguments.only.startswith("train"):
             rows += train_rows(folder, sources, arguments.repeats)
     rows = [row for row in rows if not arguments.only or row["work"].startswith(arguments.only)]
-    if arguments.json:
-        print(
-            json.dumps({"name": "flow", "machine": f"{CORES} cores, {platform.machine()}, {platform.platform()}", "rows": rows}, indent=1)
-        )
-        return
-    for row in rows:
-        print(f"{row['work']:<34} {row['ours']:>12,.2f} {row['theirs']:>12,.2f} {row['unit']:<10} {row['ratio']:>7.2f}x {row['against']}")
-
-
-def corpus(folder: Path) -> list[dict[str, Any]]:
-    """Sources of the run that is measured."""
-    place = os.environ.get("HEADRACE_CORPUS")
-    kinds = {
-        "web": "web",
-        "conversation": "conversation",
-        "books": "book",
-        "multilingual": "multilingual",
-        "scientific": "science",
-        "code": "code",
-    }
-    if place:
-        return [{"name": name, "kind": kind, "path": f"{place}/{name}-*.jsonl.zst"} for name, kind in kinds.items()]
-    collect(folder / "raw")
-    found = sorted((folder / "raw").glob("*.jsonl.zst"))
-    named = [path.name.split(".")[0] for path in found]
-    return [
-        {"name": name, "kind": "code" if name == "code" else "prose", "path": str(path)} for name, path in zip(named, found, strict=True)
-    ]
-
-
-def grown(folder: Path, sources: list[dict[str, Any]], times: int) -> list[dict[str, Any]]:
-    """Sources of `times` the text: beside each file its copies, the words of every line in another order so that they repeat nothing."""
-    made = []
-    for source in sources:
-        place = folder / "raw" / source["name"]
-        place.mkdir(parents=True)
-        for path in sorted(Path(source["path"]).parent.glob(Path(source["path"]).name)):
-            records = [json.loads(line) for line in zstandard.decompress(path.read_bytes(), 1 << 30).splitlines()]
-            for number in range(times):
-                lines = [json.dumps({"id": f"{number}-{record['id']}", "text": reordered(record["text"], number)}) for record in records]
-                (place / f"{number:02d}-{path.name}").write_bytes(zstandard.compress("\n".join(lines).encode()))
-        made.append({**source, "path": str(place)})
-    return made
-
-
-def reordered(text: str, number: int) -> str:
-    if number == 0:
-        return text
-    draw = random.Random(f"{number}/{text[:80]}")
-    return "\n".join(" ".join(draw.sample(words, len(words))) for words in (line.split(" ") for line in text.split("\n")))
+    show("flow", rows, arguments.json)
 
 
 def config_of(folder: Path, sources: list[dict[str, Any]]) -> RunConfig:
@@ -219,20 +165,6 @@ def plain_loop(spec: TrainSpec) -> tuple[float, float]:
         last = float(loss.detach())
         speeds.append(inputs.numel() / (time.perf_counter() - started))
     return statistics.median(speeds[4:]), last
-
-
-def row(work: str, against: str, ratio: float, ours: float, theirs: float, unit: str, equal: bool) -> dict[str, Any]:
-    """One row as every benchmark prints it; a ratio above 1 is in our favour."""
-    return {
-        "work": work,
-        "against": against,
-        "ratio": round(ratio, 3),
-        "ours": round(ours, 4),
-        "theirs": round(theirs, 4),
-        "unit": unit,
-        "equal": equal,
-        "quality": None,
-    }
 
 
 if __name__ == "__main__":

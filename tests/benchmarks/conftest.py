@@ -1,0 +1,8 @@
+"""The benchmarks are scripts: what they share lies beside them, where only their own folder finds it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))

@@ -1,0 +1,48 @@
+"""Repeated windows by a suffix array, as the benchmark counts them, against looking at every window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from headrace.dedup.token_ids import TokenIds
+from substrings import joined, repeated
+
+SEPARATOR = 99
+
+
+def every_window(tokens, window):
+    """What `repeated` says, by a dictionary of all windows."""
+    gone = np.zeros(len(tokens), bool)
+    seen = set()
+    for start in range(len(tokens) - window + 1):
+        content = tuple(tokens[start : start + window].tolist())
+        if SEPARATOR in content:
+            continue
+        if content in seen:
+            gone[start : start + window] = True
+        seen.add(content)
+    return gone
+
+
+@pytest.mark.parametrize(("seed", "kinds"), [(0, 2), (1, 3), (2, 5), (3, 1)])
+def test_a_suffix_array_finds_what_all_windows_do(seed, kinds):
+    draw = np.random.default_rng(seed)
+    tokens = draw.integers(0, kinds, 400).astype(np.uint16)
+    tokens[draw.integers(0, 400, 12)] = SEPARATOR
+    tokens[-1] = SEPARATOR
+    tokens[200:240] = tokens[20:60]
+    suffixes = np.array(sorted(range(len(tokens)), key=lambda start: tokens[start:].tolist()))
+    for window in (2, 7, 20):
+        found = repeated(tokens, suffixes, window)
+        assert found.tolist() == every_window(tokens, window).tolist()
+    assert found.any()
+
+
+def test_documents_are_joined_with_a_separator_behind_each():
+    empty = np.zeros(0, bool)
+    first = TokenIds(np.array([1, 2, 3], np.uint16), np.arange(2), np.array([0, 1]), np.array([1, 2]), empty)
+    second = TokenIds(np.array([4], np.uint16), np.arange(2), np.array([0, 0]), np.array([0, 1]), empty)
+    tokens, places = joined([first, second], SEPARATOR)
+    assert tokens.tolist() == [1, 99, 2, 3, 99, 99, 4, 99]
+    assert [each.tolist() for each in places] == [[0, 2], [5, 6]]

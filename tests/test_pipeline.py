@@ -26,7 +26,7 @@ TEXT = "the quick brown fox that lives in the old forest and runs over the hill 
 PINNED = {
     "ingest": (1, "d925425bbd59f185"),
     "filters": (101, "2e025afacc7fa94d"),
-    "dedup": (1, "367a577ff562cded"),
+    "dedup": (2, "decebf18812495ea"),
     "split": (1, "1477bb8ef73266bc"),
     "tokens": (1, "2771e81988fffb58"),
 }
@@ -180,6 +180,46 @@ def test_a_change_remakes_what_depends_on_it_and_nothing_else(made):
     assert [name for name in before if before[name] != after[name]] == ["filters", "dedup", "split", "tokenizer", "tokens"]
     heavier = config.model_copy(update={"sources": (config.sources[0].model_copy(update={"weight": 3.0}), config.sources[1])})
     assert {name: plan.fingerprint for name, plan in pipeline.stage_plans(heavier).items()} == before
+
+
+def test_evaluation_sets_are_kept_out_of_the_tokens(made, tmp_path):
+    plain, _ = made
+    lines = [json.loads(line) for line in (plain.folder.parent / "raw" / "a.jsonl").read_text().splitlines() if line.endswith("}")]
+    questions = {line["id"]: " ".join(line["text"].split()[3:33]).upper() for line in lines if line["id"] in ("p30", "p40")}
+    path = tmp_path / "set.jsonl"
+
+    def configured(**settings):
+        path.write_text("".join(json.dumps({"q": text}) + "\n" for text in questions.values()))
+        sets = {"decontaminate": {"benchmarks": [{"name": "set", "path": str(path)}], **settings}}
+        return config_of(plain.folder.parent / "raw", tmp_path / "run", **sets)
+
+    config = configured()
+    store = TokenStore.open(pipeline.curate(config, "local").folder)
+    reached = {doc for part in ("train", "validation") for doc in store.documents("prose", part)["doc"].to_pylist()}
+    found = stage(config, "decontaminate")
+    assert found.totals["rejected"] == {"contaminated": 2}
+    assert found.totals["rows_in"] == stage(config, "dedup").totals["rows_out"]
+    assert not reached & {doc for path in found.files("removed") for doc in read_table(path)["doc"].to_pylist()}
+    rows = rejected(config.folder, "decontaminate", None, 10)
+    assert {row["id"] for row in rows} == set(questions)
+    assert all("item=set:set#" in row["details"] and "n_gram=" in row["details"] and "repeats" not in row["details"] for row in rows)
+    # Another rule, or another set under the same name, is another stage; without one every name is as it was.
+    before = {name: plan.fingerprint for name, plan in pipeline.stage_plans(config).items()}
+    assert list(before) == ["ingest", "filters", "dedup", "decontaminate", "split", "tokenizer", "tokens"]
+    cut = configured(preset="gpt3-cut", margin_chars=0, min_piece_chars=0)
+    pipeline.curate(cut, "local")
+    assert stage(cut, "decontaminate").totals["cuts"] == 2
+    rows = rejected(cut.folder, "decontaminate", "ngram_cut", 10)
+    assert {row["text"].upper() for row in rows} == set(questions.values())
+    questions["p30"] += " and more"
+    later = ["decontaminate", "split", "tokenizer", "tokens"]
+    after = {name: plan.fingerprint for name, plan in pipeline.stage_plans(configured()).items()}
+    assert [name for name in before if before[name] != after[name]] == later
+    without = {name: plan.fingerprint for name, plan in pipeline.stage_plans(plain).items()}
+    assert [name for name in without if without[name] != before[name]] == later[1:]
+    with pytest.raises(ConfigError, match=r"decontaminate\.benchmarks\.set\.path = .*no such file"):
+        path.unlink()
+        pipeline.stage_plans(config)
 
 
 def test_clean_finds_what_the_configuration_no_longer_refers_to(made, tmp_path):

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -107,6 +113,17 @@ def test_lost_rows_are_noticed(tmp_path):
     assert whole(parts).equals(whole(reduce(more, tmp_path / "fresh", 1)))
 
 
+def test_in_process_too_a_large_table_is_reduced_in_waves(tmp_path, monkeypatch):
+    inputs = write_inputs(tmp_path)
+    reduce(inputs, tmp_path / "once", 7)
+    read = []
+    monkeypatch.setattr(shuffle, "HERE_WAVE_BYTES", 12_000)  # 48,000 bytes: four waves
+    monkeypatch.setattr(shuffle, "_read_partitioned", lambda *given, real=shuffle._read_partitioned: read.append(given[3]) or real(*given))
+    reduce(inputs, tmp_path / "waves", 7)
+    assert contents(tmp_path / "waves") == contents(tmp_path / "once")
+    assert read == [wanted for wanted in ([0, 1], [2, 3], [4, 5], [6]) for _ in inputs]
+
+
 def test_ray_writes_the_same_bytes_as_this_process(tmp_path, ray_session):
     inputs = write_inputs(tmp_path)
     reduce(inputs, tmp_path / "local", 7)
@@ -119,11 +136,31 @@ def test_ray_writes_the_same_bytes_as_this_process(tmp_path, ray_session):
     assert contents(tmp_path / "ray") == expected
 
 
-def test_auto_stays_in_this_process_up_to_a_quarter_of_the_memory(tmp_path):
-    assert stays_here("auto", 1000, available=4000)
-    assert not stays_here("auto", 1001, available=4000)
-    assert stays_here("local", 1001, available=4000)
-    assert not stays_here("ray", 1, available=4000)
+def plain_sums(rows):
+    return rows.group_by("key").aggregate([("value", "sum")]).rename_columns(["key", "value"])
+
+
+def test_a_node_killed_while_it_reduces_changes_nothing(tmp_path):
+    inputs = write_inputs(tmp_path, files=6, rows=3000, keys=500)
+    keyed_reduce(inputs, "key", plain_sums, tmp_path / "local", partitions=12, engine="local")
+    script = Path(__file__).with_name("run_lost_node.py")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run([sys.executable, script, tmp_path], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["killed"] in told["before"]
+    assert told["killed"] not in told["alive"]
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+def test_auto_stays_in_this_process_while_waves_are_few_and_fit(tmp_path):
+    wave, most = shuffle.HERE_WAVE_BYTES, shuffle.HERE_WAVES * shuffle.HERE_WAVE_BYTES
+    assert stays_here("auto", most, available=4 * wave)
+    assert not stays_here("auto", most + 1, available=4 * wave)
+    assert not stays_here("auto", most, available=4 * wave - 4)
+    assert stays_here("auto", 1, available=4)
+    assert stays_here("local", most + 1, available=0)
+    assert not stays_here("ray", 1, available=4 * wave)
     inputs = write_inputs(tmp_path)
     CALLS.clear()
     reduce(inputs, tmp_path / "out", 2, "auto")

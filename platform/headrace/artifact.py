@@ -20,7 +20,7 @@ from headrace import storage
 
 log = logging.getLogger("headrace")
 
-STAGES = ("ingest", "filters", "dedup", "split", "tokenizer", "tokens")
+STAGES = ("ingest", "filters", "dedup", "decontaminate", "split", "tokenizer", "tokens")
 DOCUMENT_STAGES = tuple(stage for stage in STAGES if stage != "tokenizer")  # those whose rows are the corpus, passed on
 MANIFEST = "manifest.json"
 
@@ -177,17 +177,22 @@ def _write_timings(folder: Path) -> None:
     storage.write_bytes(folder / "timings.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
-def write_table(table: pa.Table, path: Path, row_group_rows: int = 1 << 20) -> None:
-    """A Parquet file whose pages carry checksums: without them a flipped byte is read back as wrong data."""
+def write_table(table: pa.Table, path: Path, row_group_rows: int = 1 << 20, dictionary: bool = True) -> None:
+    """A Parquet file whose pages carry checksums: without them a flipped byte is read back as wrong data.
+
+    Args:
+        dictionary: whether columns are tried as a dictionary of their values, which costs time and finds nothing in hashes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with table_writer(path, table.schema) as writer:
+    with table_writer(path, table.schema, dictionary) as writer:
         writer.write_table(table, row_group_size=row_group_rows)
 
 
-def table_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+def table_writer(path: Path, schema: pa.Schema, dictionary: bool = True) -> pq.ParquetWriter:
     """A writer of row groups for tables that do not fit in memory; same settings as `write_table`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True, store_schema=True)
+    settings = {"compression": "zstd", "use_dictionary": dictionary, "write_page_checksum": True, "store_schema": True}
+    return pq.ParquetWriter(path, schema, **settings)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 app = typer.Typer(
@@ -47,13 +50,27 @@ def train(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fal
 
 
 @app.command()
-def evaluate(folder: RunFolder, as_json: AsJson = False) -> None:
-    """Score every checkpoint of a run that has no score yet, those that failed before included."""
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, or that of a model in the Hugging Face format.")],
+    text: Annotated[Path | None, typer.Option(help="For a model: the run whose held-out text it is scored on.")] = None,
+    name: Annotated[str | None, typer.Option(help="For a model: what to call it; its folder's name if left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score every checkpoint of a run that has no score yet; or a published model, on the held-out text of a run."""
+    from headrace.config import ConfigError
     from headrace.evaluate.watcher import forget_failures
     from headrace.run import open_run
 
+    if text is not None:
+        _score_outside(folder, text, name or folder.resolve().name, as_json)
+        return
+    if (folder / "config.json").is_file():
+        raise ConfigError(f"{folder}: a model in the Hugging Face format; name the run whose held-out text it is scored on: --text RUN.")
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder}: neither a run (config.yaml) nor a model (config.json) is there; models are never fetched.")
+    config = open_run(folder)
     forget_failures(folder)
-    _finish(open_run(folder), "scores", as_json)
+    _finish(config, "scores", as_json)
 
 
 @app.command()
@@ -134,7 +151,7 @@ def generate(
 @app.command()
 def inspect(
     folder: RunFolder,
-    stage: Annotated[str, typer.Option(help="ingest, filters or dedup.")] = "filters",
+    stage: Annotated[str, typer.Option(help="ingest, filters, dedup or decontaminate.")] = "filters",
     reason: Annotated[str | None, typer.Option(help="Only what was rejected for this reason.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 20,
     as_json: AsJson = False,
@@ -150,6 +167,42 @@ def inspect(
     for row in rows:
         table.add_row(row["source"], row["id"], row["reason"], row["details"], row["text"][:120].replace("\n", " "))
     Console().print(table)
+
+
+@app.command()
+def materialize(
+    folder: RunFolder,
+    out: Annotated[Path, typer.Option(help="An empty folder, or one to be made.")],
+    form: Annotated[Literal["jsonl", "parquet"], typer.Option("--format", help="jsonl is written as zstd.")] = "jsonl",
+    as_json: AsJson = False,
+) -> None:
+    """The clean corpus as files: what every stage keeps, without what was cut."""
+    from headrace.materialize import materialize as write_corpus
+    from headrace.run import open_run
+
+    open_run(folder)
+    found = write_corpus(folder, out, form, functools.partial(_tracked, what="materialize", kind="units"))
+    if as_json:
+        print(json.dumps(found))
+        return
+    counts = f"{found['documents']:,} documents, {found['text_bytes'] / 1e6:,.1f} MB of text, {found['cut_chars']:,} characters cut"
+    print(f"{out}: {found['files']:,} files, {counts}")
+
+
+@app.command()
+def overlap(
+    a: Annotated[str, typer.Argument(help="A text; or a file, folder or pattern (JSONL, Parquet, text, WARC; .gz .zst .lz4).")],
+    b: Annotated[str, typer.Argument(help="The other one.")],
+    n: Annotated[str, typer.Option("--n", help="Words of the n-grams to compare.")] = "1,2,3,5",
+    threshold: Annotated[float, typer.Option(help="Jaccard similarity from which two documents are counterparts.")] = 0.75,
+    text: Annotated[bool, typer.Option("--text", help="Both are texts, also where a file is called so.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """How much two texts or corpora share: words, n-grams, and documents of B that are in A."""
+    from headrace.dedup.comparison import compare, numbers, print_comparison, side
+
+    found = compare(side(a, "A", text), side(b, "B", text), numbers(n), threshold)
+    print(json.dumps(found, indent=1)) if as_json else print_comparison(found, Console())
 
 
 @app.command()
@@ -195,6 +248,37 @@ def _finish(config: Any, upto: Any, as_json: bool) -> None:
         print("everything is done already; nothing was started", file=sys.stderr)
     written = write_report(config.folder)
     print(json.dumps(written, indent=1)) if as_json else _summary(config.folder, written)
+
+
+def _score_outside(folder: Path, run: Path, name: str, as_json: bool) -> None:
+    from headrace.evaluate.external import external_path, score_external
+    from headrace.inspection import current
+    from headrace.report import beside_newest, write_report
+    from headrace.run import open_run
+
+    config = open_run(run).evaluate
+    result = score_external(folder, current(run, "tokens").folder, config, external_path(run, name), _tracked)
+    written = write_report(run)
+    if as_json:
+        print(json.dumps(result, indent=1))
+        return
+    head, *rows = beside_newest(result["metrics"], name, written)
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+    print(f"report  {run.absolute() / 'report.html'}")
+
+
+def _tracked(items: Sequence[Any], what: str = "scoring", kind: str = "batches") -> Iterator[Any]:
+    """The items, with a bar on a terminal and a line every ten seconds elsewhere."""
+    console = Console(stderr=True)
+    shown = time.monotonic()
+    for done, item in enumerate(track(items, what, console=console, transient=True, disable=not console.is_terminal)):
+        if not console.is_terminal and time.monotonic() - shown > 10.0:
+            console.print(f"{what}: {done:,} of {len(items):,} {kind}")
+            shown = time.monotonic()
+        yield item
 
 
 def _summary(folder: Path, written: dict[str, Any]) -> None:

@@ -75,7 +75,7 @@ def _dropped(documents: Path, verdicts: pa.Table, removed: pa.Table, reason: str
     for text, verdict in zip(texts.to_pylist(), verdicts.take(places).to_pylist(), strict=True):
         doc, why = verdict.pop("doc"), verdict.pop("reason")
         measured = {name: value for name, value in verdict.items() if value is not None and name not in ("group", "content")}
-        if kept.get(doc) is not None:
+        if kept.get(doc) is not None and "item" not in measured:  # the item of an evaluation set says it
             measured = {"repeats": kept[doc], **measured}
         details = ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in measured.items())
         rows.append({"source": text["source"], "id": text["id"], "reason": why, "details": details, "text": text["text"][:SHOWN]})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from typing import Any
 from headrace import artifact, split, stage, storage
 from headrace.artifact import Artifact, StageOutput
 from headrace.config import ConfigError
-from headrace.dedup import levels
+from headrace.decontaminate import passes
+from headrace.decontaminate.presets import Decontaminate
+from headrace.dedup import alarms, levels
 from headrace.events import event_log
-from headrace.filters import default_chain, verdicts
+from headrace.filters import FilterConfig, chain_measures, default_chain, verdicts
 from headrace.ingest import budget, documents, listing
 from headrace.ingest.source import Source
 from headrace.run import RunConfig, as_json
@@ -62,8 +64,11 @@ def stage_plans(config: RunConfig) -> dict[str, StagePlan]:
         if config.dedup.token:
             plan("tokenizer", train_tokenizer.VERSION, _tokenizer(config), _names(found, *found))
         priorities = {source.name: source.priority for source in config.sources}
-        rules = {**as_json(config.dedup), "priority": priorities, "unicode": UNICODE}
-        plan("dedup", levels.VERSION, rules, _names(found, *found))
+        measures = {name for source in config.sources for name in chain_measures(_filters(source))}
+        plan("dedup", levels.VERSION, levels.stage_config(config.dedup, priorities, measures), _names(found, *found))
+    if config.decontaminate:
+        rules, sets = _evaluation_sets(config.decontaminate)
+        plan("decontaminate", passes.VERSION, rules, {**_names(found, *found), "benchmarks": sets})
     plan("split", split.VERSION, {**as_json(config.split), "seed": config.seed}, _names(found, *found))
     if "tokenizer" not in found:
         plan("tokenizer", train_tokenizer.VERSION, _tokenizer(config), _names(found, *found))
@@ -76,14 +81,24 @@ def _tokenizer(config: RunConfig) -> dict[str, Any]:
     settings = as_json(config.tokens)
     if config.tokens.tokenizer == "bpe":
         return {name: settings[name] for name in ("tokenizer", "vocab_size", "sample_bytes")} | {"seed": config.seed}
-    return {"given": _digest(Path(config.tokens.tokenizer))}
+    return {"given": _digest(Path(config.tokens.tokenizer), "tokens.tokenizer", "'bpe' or the path of a tokenizer.json")}
 
 
-def _digest(path: Path) -> str:
+def _evaluation_sets(config: Decontaminate) -> tuple[dict[str, Any], dict[str, str]]:
+    """What of the configuration decides on the verdicts, and the digest of each evaluation set."""
+    fields = {benchmark.name: as_json(benchmark)["fields"] for benchmark in config.benchmarks}
+    sets = {}
+    for benchmark in config.benchmarks:
+        sets[benchmark.name] = _digest(Path(benchmark.path), f"decontaminate.benchmarks.{benchmark.name}.path", "that of JSON Lines")
+    return {**config.rules(), "fields": fields, "unicode": UNICODE}, sets
+
+
+def _digest(path: Path, field: str, wanted: str) -> str:
     try:
         return str(storage.file_entry(path.parent, path)["sha256"])
-    except FileNotFoundError:
-        raise ConfigError(f"tokens.tokenizer = {str(path)!r}: no such file; give 'bpe' or the path of a tokenizer.json.") from None
+    except OSError as error:
+        why = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise ConfigError(f"{field} = {str(path)!r}: {why}; give {wanted}.") from None
 
 
 def _names(found: Mapping[str, StagePlan], *stages: str) -> dict[str, str]:
@@ -95,9 +110,12 @@ def _reading(source: Source) -> dict[str, Any]:
     return {"format": source.format, "text_field": source.text_field}
 
 
+def _filters(source: Source) -> Sequence[FilterConfig]:
+    return default_chain(source.kind) if source.filters is None else source.filters
+
+
 def _chain(source: Source) -> list[dict[str, Any]]:
-    chain = default_chain(source.kind) if source.filters is None else source.filters
-    return [as_json(rule) for rule in chain]
+    return [as_json(rule) for rule in _filters(source)]
 
 
 def refer(config: RunConfig) -> dict[str, StagePlan]:
@@ -126,9 +144,8 @@ def curate(config: RunConfig, engine: Engine) -> Artifact:
         return done[name]
 
     def ingest(folder: Path) -> StageOutput:
-        records = stage.run_units(
-            documents.ingest_unit, listing.plan_units(config.sources, config.unit_bytes), folder, phase="read", engine=engine
-        )
+        units = listing.plan_units(config.sources, config.unit_bytes, plans["ingest"].inputs)
+        records = stage.run_units(documents.ingest_unit, units, folder, phase="read", engine=engine)
         budget.check_budget(records, config.errors, folder)
         return StageOutput(records)
 
@@ -156,11 +173,17 @@ def curate(config: RunConfig, engine: Engine) -> Artifact:
             return levels.deduplicate(units, config.dedup, folder, engine, vocabulary)
 
         judged.append(build("dedup", deduplicate))
+        alarms.check(judged[-1], config.dedup.alarms)
+
+    if config.decontaminate:
+        wanted = config.decontaminate
+        judged.append(build("decontaminate", lambda folder: passes.decontaminate(unit_inputs(read, judged), wanted, folder, engine)))
 
     parts = build("split", lambda folder: split.split(read, judged, config.split, config.seed, folder, engine))
     if not config.dedup.token:
         tokenizer(parts)
-    return build("tokens", lambda folder: encode.encode(read, judged, parts, done["tokenizer"], config.tokens, folder, engine))
+    held = done["dedup"] if config.dedup.token else None
+    return build("tokens", lambda folder: encode.encode(read, judged, parts, done["tokenizer"], held, config.tokens, folder, engine))
 
 
 def finished(config: RunConfig) -> Artifact | None:
@@ -173,4 +196,6 @@ def finished(config: RunConfig) -> Artifact | None:
         found = Artifact.open(folder)
         if found.breaches():
             return None
+        if name == "dedup":
+            alarms.check(found, config.dedup.alarms)
     return found

@@ -14,7 +14,9 @@ from rich.table import Table
 
 from headrace import pipeline, storage
 from headrace.artifact import MANIFEST
-from headrace.dedup.minhash import candidate_probability
+from headrace.dedup.alarms import Alarms
+from headrace.dedup.index import IndexConfig
+from headrace.dedup.presets import SIMILARITIES, preset_table
 from headrace.ingest.listing import estimated_bytes, list_files
 from headrace.ingest.sample import write_sample
 from headrace.model import flops_per_token, parameter_count
@@ -46,7 +48,8 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     parameters = parameter_count(model)
     budget = token_budget(config, parameters, tokens)
     cores = config.cluster.cores
-    seconds = {stage: rate * sum(text.values()) / cores for stage, rate in sample["seconds_per_byte"].items()}
+    fixed: dict[str, float] = sample["fixed_seconds"]
+    seconds = {stage: rate * sum(text.values()) / cores + fixed.get(stage, 0.0) for stage, rate in sample["seconds_per_byte"].items()}
     flops = flops_per_token(model) * budget["tokens"]
     seconds["train"] = flops / (matmul_flops() * min(config.workers, cores) * TRAINING_EFFICIENCY)
     accumulation = config.train.accumulation_steps(config.workers)
@@ -93,19 +96,32 @@ def sample_run(config: RunConfig, total: int) -> dict[str, Any]:
         # More is held out than in the run, and sequences are short: a sample of a few hundred documents must leave neither part empty.
         tokens = config.tokens.model_copy(update={"sequence_length": 8})
         split = config.split.model_copy(update={"validation": 0.3})
+        # A sample says nothing of what its source as a whole repeats, and an index is read whole however little is new.
+        dedup = config.dedup.model_copy(update={"alarms": Alarms(), "index": IndexConfig()})
         for run in ("first", "timed"):  # the first one compiles and imports
-            small = config.model_copy(update={"out": str(folder / run), "sources": tuple(sources), "tokens": tokens, "split": split})
+            changes = {"out": str(folder / run), "sources": tuple(sources), "tokens": tokens, "split": split, "dedup": dedup}
+            small = config.model_copy(update=changes)
             store = TokenStore.open(pipeline.curate(small, "local").folder)
         lines = storage.read_lines(folder / "timed" / "events.jsonl")
+        fixed = {"decontaminate": index_seconds(folder / "timed")}
     found = {source: sum(store.num_tokens(source, part) for part in PARTS) for source in store.sources}
     total_taken = max(1, sum(taken.values()))
     return {
         "bytes": total_taken,
         "vocab_size": config.tokens.vocab_size if config.tokens.tokenizer == "bpe" else store.vocab_size,
-        "seconds_per_byte": {line["stage"]: line["seconds"] / total_taken for line in lines if line["event"] == "finished"},
+        "fixed_seconds": fixed,
+        "seconds_per_byte": {
+            line["stage"]: (line["seconds"] - fixed.get(line["stage"], 0.0)) / total_taken for line in lines if line["event"] == "finished"
+        },
         # Of each byte of raw text, so that what filters and deduplication remove is left out.
         "tokens_per_byte": {source: tokens_found / max(1, taken[source]) for source, tokens_found in found.items()},
     }
+
+
+def index_seconds(run: Path) -> float:
+    """Seconds that the index of the evaluation sets took, which is read whole however little text there is; 0 without one."""
+    lines = [line for path in run.glob("data/decontaminate/*/timings.jsonl") for line in storage.read_lines(path)]
+    return float(sum(line["seconds"] for line in lines if line["phase"] == "index"))
 
 
 def token_budget(config: RunConfig, parameters: int, tokens: dict[str, int]) -> dict[str, Any]:
@@ -138,15 +154,10 @@ def token_budget(config: RunConfig, parameters: int, tokens: dict[str, int]) -> 
     }
 
 
-def near_duplicates(config: RunConfig) -> dict[str, float] | None:
-    """Probability that a pair of that similarity becomes a candidate, under the run's bands and rows."""
+def near_duplicates(config: RunConfig) -> list[dict[str, Any]]:
+    """Every preset of near-duplicates, and with what probability it sees a pair of a similarity; the run's own settings are marked."""
     rules = config.dedup.document
-    if rules is None:
-        return None
-    return {
-        f"{similarity:.2f}": round(candidate_probability(similarity, rules.bands, rules.rows), 4)
-        for similarity in (0.5, 0.7, 0.75, 0.8, 0.9)
-    }
+    return preset_table(None if rules is None else rules.model_dump())
 
 
 def disk(config: RunConfig, text: int, tokens: int, parameters: int) -> dict[str, int]:
@@ -199,14 +210,13 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
         numbers = [f"{row['files']:,}", f"{row['raw_bytes'] / 1e6:,.1f}", f"{row['text_bytes'] / 1e6:,.1f}", f"{row['tokens']:,}"]
         sources.add_row(name, *numbers, f"{plan['budget']['epochs'][name]:.2f}")
     console.print(sources)
+    console.print(_presets(plan["dedup"]))
     rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     layout = plan["layout"]
     product = f"{layout['micro_batch']} sequences x {layout['workers']} workers x {layout['accumulation_steps']} accumulated"
     rows.add_row("layout", f"ZeRO {layout['zero']}, {product} = {layout['global_batch']} sequences a step: {layout['verdict']}")
     rows.add_row("model", f"{plan['model']['parameters']:,} parameters, vocabulary {plan['model']['vocab_size']:,}")
     rows.add_row("token budget", f"{plan['budget']['tokens']:,} tokens: {plan['budget']['verdict']}")
-    if plan["dedup"]:
-        rows.add_row("near-duplicates", "candidate probability " + ", ".join(f"{p:.0%} at {s}" for s, p in plan["dedup"].items()))
     needed, free = plan["disk_bytes"]["all"], plan["free_bytes"]
     rows.add_row("disk", f"about {needed / 1e9:.2f} GB needed, {free / 1e9:.1f} GB free" + (": TOO LITTLE" if needed > free else ""))
     rows.add_row("time", ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in plan["seconds"].items()))
@@ -215,6 +225,20 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     done = [name for name, stage in plan["stages"].items() if stage["done"]]
     rows.add_row("already done", ", ".join(done) or "nothing")
     console.print(rows)
+
+
+def _presets(rows: list[dict[str, Any]]) -> Table:
+    title = "Near-duplicates: % of the pairs of a similarity that share a band; (1/b)^(1/r)"
+    head = ["  preset", "shingle", "bands", "(1/b)..", *(f"{similarity:.2f}" for similarity in SIMILARITIES), "verified"]
+    table = Table(*head, title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for row in rows:
+        name = f"> {row['preset']}" if row["chosen"] else f"  {row['preset']}"
+        shingle = f"{row['shingle']['size']} {row['shingle']['unit'].replace('acter', '')}"
+        seen = [f"{100 * probability:.1f}" for probability in row["probability"].values()]
+        verified = f"{row['threshold']:.2f}" if row["verify"] else "no"
+        shape = [shingle, f"{row['bands']} x {row['rows']}", f"{row['threshold_estimate']:.3f}"]
+        table.add_row(name, *shape, *seen, verified, style="bold" if row["chosen"] else None)
+    return table
 
 
 def _duration(seconds: float) -> str:

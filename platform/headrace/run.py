@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from headrace.config import Config, ConfigError, expand_environment, load_yaml, override, validate
+from headrace.decontaminate.presets import Decontaminate
 from headrace.dedup.levels import Dedup
 from headrace.evaluate.suite import EvaluateConfig
 from headrace.ingest.budget import ErrorBudget
@@ -43,6 +44,7 @@ class RunConfig(Config):
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     errors: ErrorBudget = ErrorBudget()
     dedup: Dedup = Dedup()
+    decontaminate: Decontaminate | None = None  # null: no evaluation set is looked for in the text
     split: Split = Split()
     tokens: Tokens = Tokens()
     model: DecoderConfig = DecoderConfig()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -31,7 +33,7 @@ REMOVED = pa.schema(
     [
         pa.field("doc", pa.int64(), nullable=False),
         pa.field("id", pa.string(), nullable=False),
-        pa.field("level", pa.string(), nullable=False),  # document | sentence | token | line
+        pa.field("level", pa.string(), nullable=False),  # document | sentence | token | line | ngram | paragraph
         pa.field("start", pa.int64()),  # code points into the text; null for a whole document
         pa.field("end", pa.int64()),
         pa.field("kept_id", pa.string()),
@@ -60,3 +62,8 @@ def rows_of(docs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def first_doc(rank: int) -> int:
     """Number of the first document of the documents file with this rank."""
     return rank << 32
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The smallest of uint16 and uint32 that holds every token id; little-endian on disk."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")

@@ -28,6 +28,8 @@ Reduce = Callable[[pa.Table], pa.Table]
 
 PARTITION = "_partition"
 PARTITION_BYTES = 128 << 20  # sorting one takes about three times as much
+HERE_WAVE_BYTES = 256 << 20  # reduced at once in this process, whose memory therefore does not grow with the corpus
+HERE_WAVES = 8
 WAVE_BYTES = 64 << 30  # what one Ray shuffle holds in the object store, which spills the rest to disk
 
 
@@ -57,8 +59,8 @@ def keyed_reduce(
             maybe with none. A function of its argument alone. Its result is sorted by all columns before it is written.
         folder: receives the partitions; on storage that every worker reaches.
         partitions: the result as a whole does not depend on it, the file that a row is in does.
-        engine: "auto" reduces in process while the tables take less than a quarter of the memory available, else with Ray.
-        wave_bytes: Ray shuffles that many bytes at a time, and reads the inputs again for each wave.
+        engine: "auto" reduces in process while the tables are small (`stays_here`), else with Ray.
+        wave_bytes: Ray shuffles that many bytes at a time, and reads the inputs again for each wave; in process it is HERE_WAVE_BYTES.
 
     Raises:
         ValueError: no inputs, or a file with another schema or without the key.
@@ -70,13 +72,11 @@ def keyed_reduce(
     missing = [partition for partition in range(partitions) if not _is_done(folder, partition)]
     if missing:
         num_bytes = rows * row_bytes(schema)
-        if stays_here(engine, num_bytes, psutil.virtual_memory().available):
-            _reduce_here(inputs, key, reduce, folder, partitions, missing)
-        else:
-            waves = max(1, -(-num_bytes // wave_bytes))
-            for wave in np.array_split(np.arange(partitions), waves):
-                if pending := [partition for partition in wave.tolist() if partition in missing]:
-                    _reduce_on_ray(inputs, key, reduce, folder, partitions, pending)
+        here = stays_here(engine, num_bytes, psutil.virtual_memory().available)
+        waves = min(partitions, max(1, -(-num_bytes // (HERE_WAVE_BYTES if here else wave_bytes))))
+        for wave in np.array_split(np.arange(partitions), waves):
+            if pending := [partition for partition in wave.tolist() if partition in missing]:
+                (_reduce_here if here else _reduce_on_ray)(inputs, key, reduce, folder, partitions, pending)
         for partition in missing:  # those that hold no key
             if not _is_done(folder, partition):
                 _write_partition(schema.empty_table(), reduce, folder, partition)
@@ -85,8 +85,10 @@ def keyed_reduce(
 
 
 def stays_here(engine: KeyedEngine, num_bytes: int, available: int) -> bool:
-    """Whether tables of `num_bytes` are reduced in this process: sorted, they take three times that of the `available` memory."""
-    return engine == "local" or (engine == "auto" and num_bytes <= available // 4)
+    """Whether tables of `num_bytes` are reduced in this process: while a wave fits into the `available` memory, sorted three times as
+    large, and reading the inputs once a wave costs less than a start of Ray's shuffle."""
+    fits = num_bytes <= HERE_WAVES * HERE_WAVE_BYTES and min(num_bytes, HERE_WAVE_BYTES) <= available // 4
+    return engine == "local" or (engine == "auto" and fits)
 
 
 def num_partitions(inputs: Sequence[Path]) -> int:
@@ -181,7 +183,8 @@ def _read_partitioned(path: Path, key: str, partitions: int, wanted: Sequence[in
 def _sorted(table: pa.Table) -> pa.Table:
     if _is_sorted(table):
         return table
-    return pl.DataFrame(table).sort(table.column_names).to_arrow().cast(table.schema).combine_chunks()
+    telling = [name for name in table.column_names if pc.min_max(table[name])["min"] != pc.min_max(table[name])["max"]]
+    return pl.DataFrame(table).sort(telling).to_arrow().cast(table.schema).combine_chunks()
 
 
 def _is_sorted(table: pa.Table) -> bool:
@@ -207,7 +210,7 @@ def _split_partitions(rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
 def _write_partition(rows: pa.Table, reduce: Reduce, folder: Path, partition: int) -> None:
     path = _path(folder, partition)
     with storage.scratch_folder(folder, path.stem) as scratch:
-        artifact.write_table(_sorted(reduce(rows)), scratch / path.name)
+        artifact.write_table(_sorted(reduce(rows)), scratch / path.name, dictionary=False)
         storage.publish_tree(scratch, folder)
     storage.write_json(path.with_suffix(".json"), {"rows_in": rows.num_rows, "bytes": path.stat().st_size})
 

@@ -24,6 +24,14 @@ def test_a_document_alone_in_its_bucket_is_no_candidate(rows):
     assert pairs(rows) == []
 
 
+def test_documents_of_an_index_are_the_better_ones_of_pairs_and_never_the_worse():
+    old = 1 << 62
+    assert pairs([(9, -3, old), (9, -2, old + 1), (9, 0, 2), (9, 5, 1)]) == [
+        (1, 2, 0), (1, old, -3), (1, old + 1, -2), (2, 2, 0), (2, old, -3), (2, old + 1, -2)
+    ]  # fmt: skip
+    assert pairs([(9, -3, old), (9, -2, old + 1)]) == []
+
+
 def test_a_pair_of_several_buckets_is_one_pair():
     assert pairs([(band, 0, doc) for band in range(14) for doc in (4, 7)]) == [(4, 4, 0), (7, 4, 0)]
 

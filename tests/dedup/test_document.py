@@ -300,7 +300,19 @@ def test_verdicts_of_another_length_are_refused(tmp_path):
         deduplicate([{**unit, "verdicts": other["verdicts"]}], Dedup(document=EVERY_PAIR), tmp_path / "out", "local")
 
 
-@pytest.mark.parametrize("wrong", [{"threshold": 0}, {"threshold": 1.1}, {"bands": 0}, {"rule": "components"}, {"row": 8}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"threshold": 0},
+        {"threshold": 1.1},
+        {"bands": 0},
+        {"rule": "all"},
+        {"row": 8},
+        {"preset": "c4"},
+        {"shingle": {"size": 0}},
+        {"shingle": {"unit": "bytes"}},
+    ],
+)
 def test_a_configuration_that_means_nothing_is_refused(wrong):
     with pytest.raises(ValidationError):
         DocumentDedup(**wrong)

@@ -58,10 +58,16 @@ def test_all_but_the_first_by_priority_and_number_are_removed():
     far = 3 << 32
     rows = [(7, 1, 1, 5), (7, 1, 0, far), (7, 1, 1, 4), (7, 2, 1, 6), (8, 1, 0, 9), (8, 1, 0, far + 2)]
     assert removed(rows) == [
-        {"rank": 0, "doc": 4, "kept": far, "content": 1},
-        {"rank": 0, "doc": 5, "kept": far, "content": 1},
-        {"rank": 3, "doc": far + 2, "kept": 9, "content": 1},
+        {"rank": 0, "doc": 4, "kept": far, "kept_preference": 0},
+        {"rank": 0, "doc": 5, "kept": far, "kept_preference": 0},
+        {"rank": 3, "doc": far + 2, "kept": 9, "kept_preference": 0},
     ]
+
+
+def test_documents_of_an_index_remove_others_and_stay_out_of_the_result():
+    old = 1 << 62
+    rows = [(7, 1, -5, old), (7, 1, -4, old + 1), (7, 1, 1, 4), (8, 1, -5, old + 2)]
+    assert removed(rows) == [{"rank": 0, "doc": 4, "kept": old, "kept_preference": -5}]
 
 
 @pytest.mark.parametrize("rows", [[], [(1, 1, 0, 1)], [(1, 1, 0, 1), (1, 2, 0, 2), (2, 1, 0, 3)]])

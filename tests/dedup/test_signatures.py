@@ -26,7 +26,7 @@ def signed(tmp_path):
     artifact.write_table(pa.table({"doc": first + np.arange(len(TEXTS)), "text": TEXTS}), tmp_path / "d.parquet", row_group_rows=2)
     reasons = pa.array([None] * (len(TEXTS) - 1) + ["x"], pa.string())
     artifact.write_table(pa.table({"reason": reasons}), tmp_path / "v.parquet")
-    copies = pa.Table.from_pylist([{"rank": 2, "doc": first + 3, "kept": 1, "content": 0}], schema=exact.EXACT_REMOVED)
+    copies = pa.Table.from_pylist([{"rank": 2, "doc": first + 3, "kept": 1, "kept_preference": 0}], schema=exact.EXACT_REMOVED)
     artifact.write_table(copies, tmp_path / "copies.parquet")
     paths = {
         "documents": str(tmp_path / "d.parquet"),
@@ -38,7 +38,9 @@ def signed(tmp_path):
         "rank": 2,
         "priority_rank": 7,
         "quality": None,
-        "document": {"bands": 3, "rows": 2},
+        "document": {"bands": 3, "rows": 2, "shingle": {"unit": "words", "size": 5}},
+        "sentence": None,
+        "token": None,
         "work": str(tmp_path / "work"),
         **paths,
     }

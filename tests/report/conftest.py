@@ -126,6 +126,18 @@ class RunFolder:
         ]
         self.json("eval/baselines.json", {"baselines": listed, "definition": "What is scored.", "training_tokens": 6000, "seconds": 2.0})
 
+    def external(self, name, bits_per_byte, fingerprint):
+        result = {
+            "name": name,
+            "architecture": "LlamaForCausalLM",
+            "parameters": 124_000_000,
+            "tokens_fingerprint": fingerprint,
+            "bytes": 1200,
+            "metrics": self.metrics(bits_per_byte),
+            "definition": "What is scored, of models from outside too.",
+        }
+        self.json(f"eval/external/{name}.json", result)
+
     def whole(self):
         self.data()
         self.trained()

@@ -7,8 +7,8 @@ import pytest
 from headrace.report import gather
 
 KEYS = {
-    "alarms", "baselines", "checkpoints", "config", "files", "funnel", "headrace_version", "model", "run", "sources", "time", "tokens",
-    "training", "updated", "verdict",
+    "alarms", "baselines", "checkpoints", "config", "contamination", "duplicates", "external", "files", "funnel", "headrace_version",
+    "model", "run", "sources", "time", "tokens", "training", "updated", "verdict",
 }  # fmt: skip
 
 
@@ -94,3 +94,18 @@ def test_files_are_counted_below_each_part(folder, part):
     found = {entry["path"].split("/")[0]: entry for entry in gather(folder.whole())["files"]}
     assert found[part]["files"] > 0
     assert found[part]["bytes"] > 0
+
+
+def test_models_from_outside_are_shown_while_their_text_is_the_run_s(folder):
+    folder.whole()
+    assert gather(folder.path)["external"] == []
+    for name, fingerprint in (("now", "dddd"), ("before", "eeee")):
+        folder.external(name, 1.25, fingerprint)
+    (found,) = gather(folder.path)["external"]
+    assert (found["name"], found["parameters"]) == ("now", 124_000_000)
+    assert found["scores"]["books"]["bits_per_byte"]["value"] == 1.25
+    baselines = json.loads((folder.path / "eval/baselines.json").read_text())
+    folder.json("eval/baselines.json", baselines | {"bytes": 1200})
+    assert [row["name"] for row in gather(folder.path)["external"]] == ["now"]
+    folder.json("eval/baselines.json", baselines | {"bytes": 1300})  # more of it is scored than then
+    assert gather(folder.path)["external"] == []

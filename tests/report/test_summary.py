@@ -28,6 +28,13 @@ def test_summary_says_what_is_not_there_yet(folder):
     assert rows["validation"] == "no checkpoint scored yet"
 
 
+def test_models_from_outside_follow_the_baselines(folder):
+    folder.whole()
+    folder.external("published", 1.75, "dddd")
+    rows = summary_table(gather(folder.path))
+    assert rows[-3:-1] == [("  5-gram baseline", "1.000 (Kneser-Ney)"), ("  published", "1.750 ± 0.010 (from outside)")]
+
+
 def test_many_reasons_are_added_up(folder):
     folder.stage("ingest", "aaaa", {"u0": ("books", 100, {f"reason_{n}": n + 1 for n in range(13)})})
     rows = dict(summary_table(gather(folder.path)))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.text.shingles import WORDS_PER_SHINGLE, shingle_sets, word_hashes, word_shingles
+from headrace.text.shingles import WORDS_PER_SHINGLE, ngrams, shingle_sets, word_hashes, word_shingles
 
 # Letters whose lower case is longer, depends on its place, or is another script's; digits, marks and joiners of several scripts.
 TRICKY = "İIıſKÅΣςσΑΣ ẞßÀéñЖы_-'’0٣²½ⅷ中日한ไทยनि\u0301\u200d\u00ad\U0001d538\U00010400\U0001f600\n\t\x1c\xa0."
@@ -93,3 +93,15 @@ def test_a_word_and_its_hash_are_the_same_wherever_it_stands():
     texts = [long, f"a {long}", f"{long}!", f"Ünïcödé {long.upper()} z"]
     _, hashes = word_hashes(texts)
     assert hashes[[0, 2, 3, 5]].tolist() == [hashes[0]] * 4
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 13])
+def test_an_n_gram_has_one_hash_wherever_it_stands(n):
+    words = [f"w{number}" for number in range(15)]
+    texts = [" ".join(words), "", " ".join(words[:n]), " ".join(words[n - 2 :])]
+    first, empty, alone, rest = split(*ngrams(*word_hashes(texts), n))
+    assert len(set(first)) == len(first) == 15 - n + 1
+    assert empty == []
+    assert alone == first[:1]
+    assert rest == first[max(0, n - 2) :] if n > 1 else rest == first[-1:]
+    assert not set(first) & {value for other in (1, 2, 3, 13) if other != n for value in split(*ngrams(*word_hashes(texts), other))[0]}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from headrace import artifact, schema, storage
 from headrace.artifact import Artifact
+from headrace.dedup.token_ids import IDS_KIND, IdsSigner
+from headrace.text.encoding import encode_texts
 from headrace.tokens import encode
 from headrace.tokens.store import StreamWriter
 from headrace.tokens.tokenizer import Tokens, train_bpe
@@ -60,7 +63,7 @@ def test_the_store_holds_what_no_stage_rejected_or_cut(corpus, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     given = Artifact.open(tmp_path / "tokenizer")
-    done = encode.encode(documents, [dedup], split, given, Tokens(sequence_length=8), out, "local")
+    done = encode.encode(documents, [dedup], split, given, None, Tokens(sequence_length=8), out, "local")
     tokenizer = train_bpe(TEXTS, 400)
     expected = {
         "train": ["zażółć gęślą jaźń. Koniec", "nothing is cut here", "", ""],
@@ -74,6 +77,28 @@ def test_the_store_holds_what_no_stage_rejected_or_cut(corpus, tmp_path):
         assert (out / "tokens" / part / "u00000.bin").read_bytes() == (tmp_path / "expected" / "tokens" / part / "u00000.bin").read_bytes()
         assert done.units[0]["counters"][f"{part}_bytes"] == sum(len(text.encode()) for text in texts)
     assert done.units[0]["rows_in"] == done.units[0]["rows_out"] == 5
+
+
+def test_ids_that_deduplication_has_made_are_not_made_again(corpus, tmp_path, monkeypatch):
+    documents, dedup, split = corpus
+    (tmp_path / "tokenizer").mkdir()
+    train_bpe(TEXTS, 400).save(str(tmp_path / "tokenizer" / TOKENIZER))
+    storage.write_json(tmp_path / "tokenizer" / artifact.MANIFEST, {"fingerprint": "t", "units": [], "files": []})
+    given = Artifact.open(tmp_path / "tokenizer")
+    (dedup.folder / IDS_KIND).mkdir()
+    signer = IdsSigner({"id": "u00000", "token": {"tokenizer": str(given.folder / TOKENIZER)}}, dedup.folder)
+    signer.add(np.arange(len(TEXTS)), TEXTS)
+    signer.close()
+    encoded = []
+    monkeypatch.setattr(encode, "encode_texts", lambda tokenizer, texts: encoded.extend(texts) or encode_texts(tokenizer, texts))
+    for name, held in (("again", None), ("once", dedup)):
+        (tmp_path / name).mkdir()
+        encode.encode(documents, [dedup], split, given, held, Tokens(sequence_length=8), tmp_path / name, "local")
+    assert len(encoded) == 5 + 2  # all, then the two that lost something
+    assert encoded[5:] == ["zażółć gęślą jaźń. Koniec", ""]
+    for part in ("train", "validation"):
+        once, again = ((tmp_path / name / "tokens" / part / "u00000.bin").read_bytes() for name in ("once", "again"))
+        assert once == again
 
 
 def test_the_tokenizer_is_trained_on_what_is_left_of_the_training_part(corpus, tmp_path):

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.tokens.store import StreamFile, TokenStore, _file_at, token_dtype, write_store
+from headrace.tokens.store import StreamFile, TokenStore, _file_at, write_store
 
 DOCUMENTS = st.lists(st.lists(st.integers(1, 60_000), max_size=12), max_size=12)
 
@@ -29,11 +28,6 @@ def test_reading_past_the_end_is_an_error(tmp_path):
     store = write_store(tmp_path, {"a": {"train": [[1, 2]]}}, vocab_size=10, eos=0, sequence_length=2)
     with pytest.raises(IndexError, match=r"\[0, 9\) of a/train, which has 3"):
         store.tokens("a", "train", 0, 9)
-
-
-def test_ids_are_stored_in_the_smallest_type_that_holds_them():
-    assert token_dtype(1 << 16) == np.dtype("<u2")
-    assert token_dtype((1 << 16) + 1) == np.dtype("<u4")
 
 
 def test_large_ids_survive(tmp_path):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.config import ConfigError
-from headrace.tokens.tokenizer import END_OF_TEXT, batched, cached_tokenizer, end_of_text, read_tokenizer, train_bpe
+from headrace.tokens.tokenizer import read_tokenizer, train_bpe
 
 TEXTS = ["the cat sat on the mat. " * 20, "żółw pływa, a kot śpi. " * 10, "def f(x):\n\treturn x + 1\n" * 10]
 
@@ -19,24 +19,8 @@ def test_training_is_repeatable_to_the_byte():
     assert train_bpe(TEXTS, 400).to_str() == train_bpe(list(TEXTS), 400).to_str()
 
 
-def test_a_text_that_spells_out_the_end_of_text_token_does_not_end_itself(tmp_path):
-    path = tmp_path / "tokenizer.json"
-    train_bpe(TEXTS, 400).save(str(path))
-    tokenizer = cached_tokenizer(str(path))
-    ids = tokenizer.encode_batch_fast([f"before {END_OF_TEXT} after"], add_special_tokens=False)[0].ids
-    assert end_of_text(tokenizer) not in ids
-    assert tokenizer.decode(ids) == f"before {END_OF_TEXT} after"
-
-
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_text("{}")
     with pytest.raises(ConfigError, match=r"tokens\.tokenizer = .*tokenizer\.json"):
         read_tokenizer(path)
-
-
-def test_batches_are_bounded_and_lose_nothing():
-    rows = [(number, "x" * (number % 7)) for number in range(50)]
-    batches = list(batched(rows, 10))
-    assert [row for batch in batches for row in batch] == rows
-    assert all(sum(len(text) for _, text in batch[:-1]) < 10 for batch in batches)

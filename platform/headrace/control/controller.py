@@ -100,6 +100,10 @@ class Controller:
                 return
             time.sleep(TICK_S)
 
+    @functools.cached_property
+    def suites(self) -> list[watcher.Suite]:
+        return suites_of(self.config)
+
     @property
     def nice(self) -> int:
         return NICE if self.local else 0
@@ -108,13 +112,12 @@ class Controller:
         return pipeline.finished(self.config)
 
     def next_evaluation(self, baselines: Job, tokens: Artifact) -> None:
-        """Start one scoring job if one is owed: the newest checkpoint first, the baselines when no checkpoint waits."""
+        """Start one scoring job if one is owed: the `fast` suite and the newest checkpoint first, the baselines when none waits."""
         run = self.config.folder
-        max_tokens = self.config.evaluate.max_tokens
-        for checkpoint in watcher.owed(run, max_tokens):
-            name = f"evaluate-{checkpoint.name}-{watcher.SUITE}"
-            scored = functools.partial(watcher.is_scored, run, checkpoint, max_tokens)
-            job = Job(name, "evaluate_checkpoint.py", (str(run), checkpoint.name), {"evaluate": 1}, self.nice)
+        for checkpoint, suite in watcher.owed(run, self.suites):
+            name = f"evaluate-{checkpoint.name}-{suite.name}"
+            scored = functools.partial(watcher.is_scored, run, checkpoint, suite)
+            job = Job(name, "evaluate_checkpoint.py", (str(run), checkpoint.name, suite.name), {"evaluate": 1}, self.nice)
             watcher.pin(run, checkpoint.name, name)
             self.start(Pending(job, scored, "evaluate"))
             return
@@ -186,13 +189,19 @@ class Controller:
             return
         if pending.stage == "evaluate":
             attempts = pending.failures + pending.infrastructure
-            watcher.record_failure(self.config.folder, pending.job.arguments[1], message, attempts)
+            watcher.record_failure(self.config.folder, pending.job.arguments[1], pending.job.arguments[2], message, attempts)
             log.warning("%s: given up after %d attempts: %s", pending.job.name, attempts, message)
             self.finish(pending)
             return
         raise RunError(
             f"{message}\n(log: {self.config.folder / 'control' / 'logs' / pending.submission}.log)", code if code in FINAL else FAILED
         )
+
+
+def suites_of(config: RunConfig) -> list[watcher.Suite]:
+    """What every checkpoint of the run is scored on."""
+    plan = pipeline.stage_plans(config)["decontaminate"] if config.decontaminate else None
+    return watcher.suites(config.evaluate, plan.fingerprint if plan else None)
 
 
 def baselines_done(run: Path, tokens_fingerprint: str) -> bool:
@@ -212,9 +221,7 @@ def is_finished(config: RunConfig, upto: Upto) -> bool:
         return True
     if not training_done(train_spec(config, tokens.folder)):
         return False
-    return upto == "train" or (
-        not watcher.owed(config.folder, config.evaluate.max_tokens) and baselines_done(config.folder, tokens.fingerprint)
-    )
+    return upto == "train" or (not watcher.owed(config.folder, suites_of(config)) and baselines_done(config.folder, tokens.fingerprint))
 
 
 def refuse_other_training(config: RunConfig, upto: Upto) -> None:

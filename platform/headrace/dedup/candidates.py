@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numba import njit
 
 # A document is paired with at most this many of a bucket's documents: the first by (preference, document number). Buckets up to this
@@ -21,7 +23,10 @@ PAIRS = pa.schema([("rank", pa.int32()), ("doc", pa.int64()), ("better_preferenc
 
 
 def bucket_pairs(rows: pa.Table) -> pa.Table:
-    """Pairs of documents that share a bucket: a reduce from `BANDS` to `PAIRS` rows, each once within the partition."""
+    """Pairs of documents that share a bucket: a reduce from `BANDS` to `PAIRS` rows, each once within the partition.
+
+    Documents of an index, whose preference is negative, come before all others: they are the better ones of pairs and never the worse.
+    """
     key, preference, doc = (rows[name].to_numpy() for name in BANDS.names)
     order = np.lexsort((doc, preference))  # rows by (preference, document number): those of a document follow one another
     ordered = doc[order]
@@ -30,9 +35,9 @@ def bucket_pairs(rows: pa.Table) -> pa.Table:
     documents = ordered[new]
     place = np.empty(len(doc), np.int64)  # of a row's document among these
     place[order] = np.cumsum(new) - 1
-    worse, better = _bucket_pairs(key, place, order, BUCKET_LEADERS)
     better_preference = np.empty(len(documents), np.int32)
     better_preference[place] = preference
+    worse, better = _bucket_pairs(key, place, order, BUCKET_LEADERS, int(np.searchsorted(better_preference, 0)))
     columns = [(documents[worse] >> 32).astype(np.int32), documents[worse], better_preference[better], documents[better]]
     return pa.table([pa.array(column) for column in columns], schema=PAIRS)
 
@@ -47,9 +52,16 @@ def distinct(rows: pa.Table) -> pa.Table:
     return rows.filter(pa.array(new))
 
 
+def has_rows(path: Path) -> bool:
+    """Whether a table has any rows."""
+    with pq.ParquetFile(path) as file:
+        return bool(file.metadata.num_rows)
+
+
 @njit(nogil=True, cache=True)
-def _bucket_pairs(key: Any, place: Any, order: Any, leaders: int) -> Any:
-    """Pairs of places (worse, better). A document's buckets are gone through together, so that what it meets twice is one pair."""
+def _bucket_pairs(key: Any, place: Any, order: Any, leaders: int, indexed: int) -> Any:
+    """Pairs of places (worse, better), the worse from `indexed` on: a document's buckets are gone through together, so that what it
+    meets twice is one pair."""
     rows = len(key)
     starts = np.empty(rows, np.int64)  # first row of each row's bucket
     leads = np.zeros(rows, np.bool_)  # whether others of the bucket are paired with this row
@@ -67,6 +79,9 @@ def _bucket_pairs(key: Any, place: Any, order: Any, leaders: int) -> Any:
                 row = order[last]
                 met += min(row - starts[row], leaders) + 1
                 last += 1
+            if place[order[first]] < indexed:
+                first = last
+                continue
             found = np.empty(met, np.int64)
             met = 0
             for number in range(first, last):

@@ -18,7 +18,7 @@ NORMALISATION = "whitespace-1"
 
 # Rows of the exact shuffle: sorting by these columns puts the members of a group side by side, the one to keep first.
 EXACT = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("preference", pa.int32()), ("doc", pa.int64())])
-EXACT_REMOVED = pa.schema([("rank", pa.int32()), ("doc", pa.int64()), ("kept", pa.int64()), ("content", pa.uint64())])
+EXACT_REMOVED = pa.schema([("rank", pa.int32()), ("doc", pa.int64()), ("kept", pa.int64()), ("kept_preference", pa.int32())])
 
 
 def normalised(text: str) -> str:
@@ -34,12 +34,15 @@ def content_hashes(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint64], npt.ND
 
 
 def removed_copies(rows: pa.Table) -> pa.Table:
-    """Every document of a group but its first by (preference, document number): a reduce from `EXACT` to `EXACT_REMOVED` rows."""
-    high, low, doc = (rows[name].to_numpy() for name in ("high", "low", "doc"))
+    """Every document of a group but its first by (preference, document number): a reduce from `EXACT` to `EXACT_REMOVED` rows.
+
+    Documents of an index, whose preference is negative, are what others repeat and stay out of the result themselves.
+    """
+    high, low, preference, doc = (rows[name].to_numpy() for name in EXACT.names)
     starts = np.ones(len(doc), bool)
     starts[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
     first = np.maximum.accumulate(np.where(starts, np.arange(len(doc)), 0))
-    copies = ~starts
+    copies = ~starts & (preference >= 0)
     removed = doc[copies]
-    columns = [(removed >> 32).astype(np.int32), removed, doc[first[copies]], low[copies]]
+    columns = [(removed >> 32).astype(np.int32), removed, doc[first[copies]], preference[first[copies]]]
     return pa.table([pa.array(column) for column in columns], schema=EXACT_REMOVED)

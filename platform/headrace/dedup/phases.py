@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from headrace.dedup import candidates
+from headrace.dedup.index import Index
 from headrace.shuffle import KeyedEngine, Reduce, keyed_reduce, num_partitions, partition_of, row_bytes
 from headrace.stage import Engine, UnitFunction, run_units
+
+SMALL_BYTES = 16 << 20  # of integer tables whose passes cost less here than a round of Ray's, which takes a third of a second
 
 
 @dataclass(frozen=True)
@@ -21,20 +25,34 @@ class Phases:
     units: Sequence[dict[str, Any]]  # in the order of their documents, each with what every phase needs
     folder: Path  # the stage's own
     engine: Engine  # of the units. With "ray" the keyed phases, too, run on Ray once they outgrow this process
+    index: Index = field(default_factory=Index)  # documents of earlier runs, which come before these
     shuffled: dict[str, int] = field(default_factory=dict)  # bytes that each keyed reduce brought together, by its name
 
     @property
     def work(self) -> Path:
         return self.folder / "work"
 
-    def run(self, function: UnitFunction, phase: str, **more: list[str]) -> list[dict[str, Any]]:
-        """One pass over the units, each with its own of the values in `more`; their records."""
-        given = [{**unit, **{key: values[place] for key, values in more.items()}} for place, unit in enumerate(self.units)]
-        return run_units(function, given, self.folder, phase=phase, engine=self.engine)
+    def run(self, function: UnitFunction, phase: str, *, here: bool = False, **more: Sequence[Any]) -> list[dict[str, Any]]:
+        """One pass over the units, each with its own of the values in `more`; their records.
 
-    def run_one(self, function: UnitFunction, phase: str, **values: Any) -> None:
-        """One piece of work that looks at all units together."""
-        run_units(function, [{"id": "all", **values}], self.folder, phase=phase, engine=self.engine)
+        Args:
+            here: the pass is not worth a round of Ray's and runs in this process: it reads no text, and its tables are `small`.
+        """
+        given = [{**unit, **{key: values[place] for key, values in more.items()}} for place, unit in enumerate(self.units)]
+        return run_units(function, given, self.folder, phase=phase, engine="local" if here else self.engine)
+
+    def run_one(self, function: UnitFunction, phase: str, *, here: bool = False, **values: Any) -> list[dict[str, Any]]:
+        """One piece of work that looks at all units together; its record."""
+        return run_units(function, [{"id": "all", **values}], self.folder, phase=phase, engine="local" if here else self.engine)
+
+    def run_index(self, function: UnitFunction, phase: str, *, here: bool = False, **more: Sequence[Any]) -> list[dict[str, Any]]:
+        """One pass over the units of the index, each with its own of the values in `more`; their records."""
+        given = [{**unit, **{key: values[place] for key, values in more.items()}} for place, unit in enumerate(self.index.units)]
+        return run_units(function, given, self.folder, phase=phase, engine="local" if here else self.engine)
+
+    def small(self, paths: Sequence[Path]) -> bool:
+        """Whether these tables are small together: a function of the tables alone, so a resumed run decides alike."""
+        return sum(path.stat().st_size for path in paths) <= SMALL_BYTES
 
     def collect(self, inputs: Sequence[Path], key: str, reduce: Reduce, name: str) -> list[Path]:
         """`keyed_reduce` of integer tables into work/<name>."""
@@ -42,13 +60,17 @@ class Phases:
         self.shuffled[name] = sum(table_bytes(path) for path in inputs)
         return keyed_reduce(inputs, key, reduce, self.work / name, partitions=num_partitions(inputs), engine=keyed)
 
-    def files(self, kind: str) -> list[Path]:
-        """The file of every unit that a pass left in work/<kind>."""
-        return [self.work / kind / f"{unit['id']}.parquet" for unit in self.units]
+    def collect_by_file(self, parts: Sequence[Path], name: str) -> list[Path]:
+        """Rows with a `rank` brought together by it, each once; a single partition is that already, being the result of a reduce."""
+        return list(parts) if len(parts) == 1 else self.collect(parts, "rank", candidates.distinct, f"{name}-by-file")
 
-    def part_of_each(self, parts: Sequence[Path]) -> list[str]:
-        """Of partitions keyed by `rank`, the one with each unit's rows."""
-        places = partition_of(np.array([unit["rank"] for unit in self.units], np.int32), len(parts))
+    def files(self, kind: str, suffix: str = "parquet") -> list[Path]:
+        """The file of every unit that a pass left in work/<kind>."""
+        return [self.work / kind / f"{unit['id']}.{suffix}" for unit in self.units]
+
+    def part_of_each(self, parts: Sequence[Path], units: Sequence[dict[str, Any]] | None = None) -> list[str]:
+        """Of partitions keyed by `rank`, the one with the rows of each unit, or of each of those `units`."""
+        places = partition_of(np.array([unit["rank"] for unit in (self.units if units is None else units)], np.int32), len(parts))
         return [str(parts[place]) for place in places]
 
 

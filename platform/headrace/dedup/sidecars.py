@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from headrace import artifact
 
-FLUSH_ROWS = 1 << 16
+FLUSH_BYTES = 8 << 20  # of integers that wait to be written together
+FLUSH_ROWS = 1 << 16  # of them that a pass takes at a time
 BATCH_BYTES = 4 << 20  # of text at a time; a longer document is a batch of its own
 
 
@@ -39,20 +40,20 @@ def text_batches(path: Path, wanted: npt.NDArray[np.bool_]) -> Iterator[tuple[np
 
 
 class RowWriter:
-    """A Parquet file of rows that come in small tables: gathered to row groups of about FLUSH_ROWS."""
+    """A Parquet file of rows that come in small tables: gathered to row groups of about FLUSH_BYTES in memory."""
 
     def __init__(self, path: Path, columns: pa.Schema) -> None:
         self._columns = columns
-        self._writer = artifact.table_writer(path, columns)
+        self._writer = artifact.table_writer(path, columns, dictionary=False)
         self._waiting: list[pa.Table] = []
-        self._rows = 0
+        self._bytes = 0
 
     def write(self, *columns: Any) -> None:
         """Rows to come, a NumPy or Arrow array a column."""
         arrays = [pa.array(column) if isinstance(column, np.ndarray) else column for column in columns]
         self._waiting.append(pa.table(arrays, schema=self._columns))
-        self._rows += len(self._waiting[-1])
-        if self._rows >= FLUSH_ROWS:
+        self._bytes += self._waiting[-1].nbytes
+        if self._bytes >= FLUSH_BYTES:
             self._flush()
 
     def close(self) -> None:
@@ -62,7 +63,7 @@ class RowWriter:
     def _flush(self) -> None:
         self._writer.write_table(pa.concat_tables([self._columns.empty_table(), *self._waiting]).combine_chunks())
         self._waiting.clear()
-        self._rows = 0
+        self._bytes = 0
 
 
 def rows_between(path: Path, column: str, first: int, last: int, columns: Sequence[str] | None = None) -> pa.Table:

@@ -16,8 +16,10 @@ from headrace.dedup import exact, sidecars
 from headrace.dedup.candidates import BANDS
 from headrace.dedup.minhash import HashFamily, document_band_keys
 from headrace.dedup.preference import preferences
+from headrace.dedup.presets import Shingle
+from headrace.dedup.spans import TextUnitSigner
+from headrace.dedup.token_ids import IdsSigner
 from headrace.stage import UnitResult
-from headrace.text.shingles import word_shingles
 from headrace.verdicts import kept_rows
 
 SEED = 0  # of the hash functions: signatures of different runs can be compared
@@ -55,6 +57,10 @@ def _signers(unit: dict[str, Any], folder: Path) -> list[Signer]:
     signers: list[Signer] = [ContentSigner(unit, folder)]
     if unit["document"]:
         signers.append(MinHashSigner(unit, folder))
+    if unit["sentence"]:
+        signers.append(TextUnitSigner(unit, folder))
+    if unit["token"]:
+        signers.append(IdsSigner(unit, folder))
     return signers
 
 
@@ -77,6 +83,7 @@ class MinHashSigner:
 
     def __init__(self, unit: dict[str, Any], folder: Path) -> None:
         self.counters = {"documents_too_short_to_compare": 0}
+        self._shingle = Shingle.model_validate(unit["document"]["shingle"])
         self._shape = unit["document"]["bands"], unit["document"]["rows"]
         self._family = HashFamily.draw(self._shape[0] * self._shape[1], SEED)
         path = folder / "work" / "signatures" / f"{unit['id']}.parquet"
@@ -84,7 +91,7 @@ class MinHashSigner:
         self.close = self._rows.close
 
     def add(self, docs: npt.NDArray[np.int64], texts: list[str]) -> None:
-        offsets, shingles = word_shingles(texts)
+        offsets, shingles = self._shingle.of(texts)
         keys = document_band_keys(offsets, shingles, self._family, *self._shape)
         self._rows.write(docs, np.diff(offsets), pa.FixedSizeListArray.from_arrays(pa.array(keys.reshape(-1)), self._shape[0]))
         self.counters["documents_too_short_to_compare"] += int((np.diff(offsets) == 0).sum())
@@ -92,13 +99,14 @@ class MinHashSigner:
 
 def spread_bands(unit: dict[str, Any], folder: Path) -> UnitResult:
     """bands/ of one documents file: a row a band, for the documents that have shingles and are no copy of another."""
+    rows = max(1, sidecars.FLUSH_BYTES // (8 * unit["document"]["bands"]))
     copies = sidecars.rows_of_rank(unit["copies"], unit["rank"])["doc"].combine_chunks()
     order = preferences(unit)
     with (
         pq.ParquetFile(Path(unit["work"]) / "signatures" / f"{unit['id']}.parquet", page_checksum_verification=True) as signatures,
         artifact.table_writer(folder / "work" / "bands" / f"{unit['id']}.parquet", BANDS) as writer,
     ):
-        for batch in signatures.iter_batches(sidecars.FLUSH_ROWS):
+        for batch in signatures.iter_batches(rows):
             chosen = batch.filter(pc.and_not(pc.greater(batch["shingles"], 0), pc.is_in(batch["doc"], copies)))
             key = chosen["bands"].flatten()
             doc = np.repeat(chosen["doc"].to_numpy(), unit["document"]["bands"])

@@ -2,6 +2,7 @@
 
 from headrace.report.gather import gather
 from headrace.report.page import write_report
+from headrace.report.scoreboard import beside_newest
 from headrace.report.summary import summary_table
 
-__all__ = ["gather", "summary_table", "write_report"]
+__all__ = ["beside_newest", "gather", "summary_table", "write_report"]

@@ -10,6 +10,8 @@ from typing import Any
 from headrace import __version__, storage
 from headrace.artifact import DOCUMENT_STAGES
 from headrace.report.clock import clock
+from headrace.report.contamination import contamination
+from headrace.report.duplicates import duplicates
 from headrace.report.numbers import finite
 from headrace.report.summary import alarms, verdict
 from headrace.report.training import training
@@ -39,12 +41,15 @@ def gather(run: Path) -> dict[str, Any]:
         "training": training(run),
         "checkpoints": _checkpoints(run),
         "baselines": _baselines(run),
-        "external": _external(run, stages),
+        "external": [],
+        "duplicates": duplicates(run, stages),
+        "contamination": contamination(run, stages),
         "time": clock(run, events, stages),
         "config": config,
         "files": _files(run),
     }
     report["model"] = _model(run)
+    report["external"] = _external(run, stages, report["baselines"])
     report["alarms"] = alarms(report, events)
     report["verdict"] = verdict(report, events)
     return _plain(report)
@@ -197,17 +202,17 @@ def _baselines(run: Path) -> dict[str, Any] | None:
     return {"models": models, **{key: result.get(key) for key in ("training_tokens", "scored_tokens", "bytes", "definition", "seconds")}}
 
 
-def _external(run: Path, stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Models from outside, by name, as far as they were scored on the run's present tokens."""
+def _external(run: Path, stages: list[dict[str, Any]], baselines: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Models from outside, by name, that were scored on the run's present text, and on as much of it as the baselines."""
     present = {stage["fingerprint"] for stage in stages if stage["stage"] == "tokens"}
     results = [storage.read_json(path) for path in sorted((run / "eval" / "external").glob("*.json"))]
     return [
         {
-            **{key: result.get(key) for key in ("name", "architecture", "parameters", "window", "max_tokens", "definition")},
+            **{key: result.get(key) for key in ("name", "architecture", "parameters", "definition")},
             "scores": _scores(result["metrics"]),
         }
         for result in results
-        if result["tokens_fingerprint"] in present
+        if result["tokens_fingerprint"] in present and (baselines or {}).get("bytes") in (None, result["bytes"])
     ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace import storage
-from headrace.report import scoreboard, sections
+from headrace.report import contamination, duplicates, scoreboard, sections
 from headrace.report.gather import gather
 from headrace.report.numbers import count, decimals, duration, short
 from headrace.report.summary import documents, summary_table
@@ -45,8 +45,10 @@ def render(report: dict[str, Any]) -> str:
             _header(report),
             _alarms(report["alarms"]),
             sections.corpus(report),
+            duplicates.section_of(report["duplicates"]),
             sections.training(report),
             scoreboard.scores(report),
+            contamination.section_of(report["contamination"]),
             sections.time(report["time"]),
             sections.appendix(report),
             _footer(report),

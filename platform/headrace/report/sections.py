@@ -14,6 +14,7 @@ STAGE_NAMES = {
     "ingest": "read",
     "filters": "after filters",
     "dedup": "after deduplication",
+    "decontaminate": "after decontamination",
     "split": "split",
     "tokens": "tokenized",
 }

@@ -27,6 +27,9 @@ def summary_table(report: dict[str, Any]) -> list[tuple[str, str]]:
         rows += [(f"removed: {stage}, {reason}", count(number)) for stage, reason, number in reasons[:REASONS_SHOWN]]
         if rest := reasons[REASONS_SHOWN:]:
             rows.append((f"removed: {len(rest)} other reasons", count(sum(number for _, _, number in rest))))
+    if found := report["contamination"]:
+        items, bad = (sum(row[key] for row in found["benchmarks"]) for key in ("items", "contaminated"))
+        rows.append(("evaluation items in the text", f"{count(bad)} of {count(items)} ({share(bad / items)})"))
     if tokens := report["tokens"]:
         rows.append(("tokens", f"{count(tokens['train']['tokens'])} training, {count(tokens['validation']['tokens'])} validation"))
     training = report["training"]
@@ -45,6 +48,9 @@ def summary_table(report: dict[str, Any]) -> list[tuple[str, str]]:
     if baselines := report["baselines"]:
         for model in baselines["models"]:
             rows.append((f"  {model['name']} baseline", f"{decimals(model['bits_per_byte'], 3)} ({model['smoothing']})"))
+    for model in report["external"]:
+        score = model["scores"].get("all", {}).get("bits_per_byte", {})
+        rows.append((f"  {model['name']}", f"{with_error(score.get('value'), score.get('stderr'))} (from outside)"))
     if report["time"]["total_seconds"]:
         rows.append(("time", duration(report["time"]["total_seconds"])))
     return rows

@@ -63,21 +63,36 @@ def word_shingles(texts: Sequence[str]) -> tuple[Int64s, Uint64s]:
     Returns:
         offsets int64 [N + 1] and shingles uint64 [S]: those of text i are shingles[offsets[i]:offsets[i + 1]].
     """
-    word_offsets, words = word_hashes(texts)
-    counts = np.maximum(np.diff(word_offsets) - (WORDS_PER_SHINGLE - 1), 0)
+    return ngrams(*word_hashes(texts), WORDS_PER_SHINGLE)
+
+
+def ngrams(word_offsets: Int64s, words: Uint64s, n: int) -> tuple[Int64s, Uint64s]:
+    """Hashes of every n consecutive words of each text, repeats included; of fewer than n words there are none.
+
+    Args:
+        word_offsets, words: as `word_hashes` gives them.
+
+    Returns:
+        offsets int64 [N + 1] and hashes uint64 [G]: those of text i are hashes[offsets[i]:offsets[i + 1]].
+    """
+    counts = np.maximum(np.diff(word_offsets) - (n - 1), 0)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    shingles = np.empty(int(offsets[-1]), np.uint64)
-    _combine_words(word_offsets, words, offsets, shingles)
-    return offsets, shingles
+    hashes = np.empty(int(offsets[-1]), np.uint64)
+    _combine_words(word_offsets, words, n, offsets, hashes)
+    return offsets, hashes
 
 
 def shingle_sets(texts: Sequence[str]) -> tuple[Int64s, Uint64s]:
     """The set of shingles of each text: sorted, each once; laid out as by `word_shingles`."""
-    offsets, shingles = word_shingles(texts)
+    return distinct_sets(*word_shingles(texts))
+
+
+def distinct_sets(offsets: Int64s, hashes: Uint64s) -> tuple[Int64s, Uint64s]:
+    """Each text's hashes sorted, each once, laid out as before; `hashes` is sorted in place."""
     for start, stop in itertools.pairwise(offsets):
-        shingles[start:stop].sort()
+        hashes[start:stop].sort()
     distinct = np.empty_like(offsets)
-    return distinct, shingles[: _drop_repeats(offsets, shingles, distinct)]
+    return distinct, hashes[: _drop_repeats(offsets, hashes, distinct)]
 
 
 @functools.cache
@@ -159,14 +174,23 @@ def _hash_words(data: Any, starts: Any, ascii_words: Any, pages: Any, classes: A
 
 
 @njit(nogil=True, cache=True)
-def _combine_words(word_offsets: Any, words: Any, offsets: Any, shingles: Any) -> None:
+def _combine_words(word_offsets: Any, words: Any, n: int, offsets: Any, hashes: Any) -> None:
+    leaving = uint64(1)  # what the oldest word of an n-gram has been multiplied by when it leaves: a step costs the same for every n
+    for _ in range(n):
+        leaving = leaving * _POLYNOMIAL
     for text in range(len(offsets) - 1):
-        start = word_offsets[text]
-        for number in range(offsets[text + 1] - offsets[text]):
-            state = uint64(0)
-            for word in range(start + number, start + number + WORDS_PER_SHINGLE):
-                state = state * _POLYNOMIAL + words[word]
-            shingles[offsets[text] + number] = _finalise(state)
+        place = offsets[text]
+        if place == offsets[text + 1]:
+            continue
+        newest = word_offsets[text] + n
+        state = uint64(0)
+        for word in range(word_offsets[text], newest):
+            state = state * _POLYNOMIAL + words[word]
+        hashes[place] = _finalise(state)
+        for place in range(offsets[text] + 1, offsets[text + 1]):
+            state = state * _POLYNOMIAL + words[newest] - leaving * words[newest - n]
+            hashes[place] = _finalise(state)
+            newest += 1
 
 
 @njit(nogil=True, cache=True)

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from headrace import storage
 from headrace.artifact import MANIFEST, Artifact, read_table, table_writer
+from headrace.schema import token_dtype
 
 Part = Literal["train", "validation"]
 PARTS: tuple[Part, ...] = ("train", "validation")
@@ -28,11 +29,6 @@ INDEX = pa.schema(
         pa.field("bytes", pa.int64(), nullable=False),  # UTF-8 bytes of the text
     ]
 )
-
-
-def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The smallest of uint16 and uint32 that holds every id; little-endian on disk."""
-    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 class StreamWriter:
@@ -52,7 +48,7 @@ class StreamWriter:
     def documents(self) -> int:
         return len(self._rows["doc"])
 
-    def add(self, doc: int, ids: Sequence[int], num_bytes: int) -> None:
+    def add(self, doc: int, ids: Sequence[int] | np.ndarray[Any, Any], num_bytes: int) -> None:
         """Append a document: its ids with the closing end-of-text token, and the UTF-8 bytes of its text."""
         self._handle.write(np.asarray(ids, dtype=self._dtype).tobytes())
         for column, value in zip(INDEX.names, (doc, self.tokens, len(ids), num_bytes), strict=True):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -69,27 +67,3 @@ def end_of_text(tokenizer: Tokenizer) -> int | None:
         if found is not None:
             return int(found)
     return None
-
-
-@lru_cache(maxsize=2)
-def cached_tokenizer(path: str) -> Tokenizer:
-    """The tokenizer in a file, once a process. One thread: the stage's units already fill the cores."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    tokenizer = Tokenizer.from_file(path)
-    # A document that spells out the end-of-text token is text like any other; it must not end itself.
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def batched(rows: Iterable[tuple[int, str]], max_chars: int) -> Iterator[list[tuple[int, str]]]:
-    """Runs of rows of about `max_chars` characters: bounded memory whatever the documents' length."""
-    batch: list[tuple[int, str]] = []
-    chars = 0
-    for row in rows:
-        batch.append(row)
-        chars += len(row[1])
-        if chars >= max_chars:
-            yield batch
-            batch, chars = [], 0
-    if batch:
-        yield batch

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headrace.dedup.candidates import BANDS, BUCKET_LEADERS, PAIRS, bucket_pairs, distinct
+from headrace.dedup.candidates import BANDS, BUCKET_LEADERS, LARGE_BUCKET, PAIRS, bucket_pairs, distinct
 
 
 def pairs(rows):
@@ -42,15 +42,19 @@ def test_rank_is_that_of_the_document_that_may_go():
     assert found == {5: 0, (7 << 32) + 1: 7}
 
 
-@pytest.mark.parametrize("size", [BUCKET_LEADERS, BUCKET_LEADERS + 1, BUCKET_LEADERS + 2, 100_000])
-def test_a_large_bucket_costs_a_star_and_not_a_clique(size):
+@pytest.mark.parametrize(
+    "size, width",
+    [(size, BUCKET_LEADERS) for size in (BUCKET_LEADERS, BUCKET_LEADERS + 1, BUCKET_LEADERS + 2, LARGE_BUCKET)]
+    + [(LARGE_BUCKET + 1, BUCKET_LEADERS - 1), (2 * LARGE_BUCKET, BUCKET_LEADERS // 2), (30 * LARGE_BUCKET, 1), (100_000, 1)],
+)
+def test_a_large_bucket_costs_a_star_and_not_a_clique(size, width):
     rows = pa.table([np.full(size, 3, np.uint64), np.zeros(size, np.int32), np.arange(size)], schema=BANDS)
     found = bucket_pairs(rows)
     doc, better = found["doc"].to_numpy(), found["better"].to_numpy()
     counts = np.bincount(doc[doc != better], minlength=size)
-    assert np.array_equal(counts, np.minimum(np.arange(size), BUCKET_LEADERS))
-    assert better.max() == min(size - 2, BUCKET_LEADERS - 1)
-    assert sorted(doc[doc == better].tolist()) == list(range(min(size - 1, BUCKET_LEADERS)))
+    assert np.array_equal(counts, np.minimum(np.arange(size), width))
+    assert better.max() == min(size - 2, width - 1)
+    assert sorted(doc[doc == better].tolist()) == list(range(min(size - 1, width)))
 
 
 def test_distinct_keeps_each_row_once():

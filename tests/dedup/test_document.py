@@ -218,17 +218,21 @@ def planted(folder, seed=6):
     return [write_unit(folder, rank, texts[rank], rejected[rank], priority) for rank, priority in enumerate([1, 0, 1])]
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_verdicts_are_those_of_all_pairs_compared(tmp_path, seed):
-    units = planted(tmp_path, seed)
+def in_order(units):
+    """(id, words) of the documents that reach deduplication, the preferred first."""
     documents = []
     for unit in units:
         reasons = artifact.read_table(unit["verdicts"][0])["reason"].to_pylist()
         rows = artifact.read_table(unit["documents"]).to_pylist()
         documents += [(unit["priority"], row["doc"], row["id"], row["text"].split()) for row, why in zip(rows, reasons) if why is None]
-    documents.sort(key=lambda row: row[:2])
+    return [row[2:] for row in sorted(documents, key=lambda row: row[:2])]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_verdicts_are_those_of_all_pairs_compared(tmp_path, seed):
+    units = planted(tmp_path, seed)
     expected, first = {}, []
-    for _, _, name, words in documents:
+    for name, words in in_order(units):
         if copy := next((other for other, same in first if same == words), None):
             expected[name] = ("exact_duplicate", copy, 1.0)
             continue
@@ -241,6 +245,60 @@ def test_verdicts_are_those_of_all_pairs_compared(tmp_path, seed):
     assert {name: row[:2] for name, row in found.items()} == {name: row[:2] for name, row in expected.items()}
     assert all(found[name][2] == pytest.approx(expected[name][2], abs=1e-7) for name in found)
     assert {reason for reason, _, _ in found.values()} == {"exact_duplicate", "near_duplicate"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_components_are_those_of_all_pairs_compared(tmp_path, seed):
+    units = planted(tmp_path, seed)
+    documents = in_order(units)
+    first = {}  # of each document, the first one that it is linked to
+    scores = {}
+    exact = set()
+    for place, (name, words) in enumerate(documents):
+        first[name] = name
+        for other, known in documents[:place]:
+            score = 1.0 if words == known else similarity(words, known) if min(len(words), len(known)) >= 5 else 0.0
+            if score >= 0.75:
+                label, further = sorted((first[name], first[other]), key=[row[0] for row in documents].index)
+                first |= {each: label for each, found in first.items() if found == further}
+                exact |= {name} if words == known else set()
+                if words == known or {name, other}.isdisjoint(exact):  # copies are not compared: they have the score of a copy
+                    scores[name] = max(score, scores.get(name, 0.0))
+                    scores[other] = max(score if words != known else 0.0, scores.get(other, 0.0))
+    found = run(tmp_path, units, DocumentDedup(bands=64, rows=1, rule="components"))
+    assert {name: row[:2] for name, row in found.items()} == {
+        name: ("exact_duplicate" if name in exact else "near_duplicate", kept) for name, kept in first.items() if kept != name
+    }
+    assert all(found[name][2] == pytest.approx(scores[name], abs=1e-7) for name in found)
+    assert len({kept for name, kept in first.items() if kept != name}) > 5
+
+
+@pytest.mark.parametrize("order", ["abc", "acb", "bac", "cab", "bca", "cba"])
+def test_components_on_a_chain_leave_the_first(tmp_path, order):
+    texts = chain(random.Random(3))
+    removed = run(tmp_path, [write_unit(tmp_path, 0, [texts[name] for name in order])], DocumentDedup(bands=64, rows=1, rule="components"))
+    assert {name: row[:2] for name, row in removed.items()} == {f"r0-{row}": ("near_duplicate", "r0-0") for row in (1, 2)}
+    # The one in the middle, even if it goes, is the nearest of either end; the score is that of the nearest, whoever stays.
+    assert all(score > 0.75 for _, _, score in removed.values())
+
+
+def test_without_verification_every_candidate_goes_and_has_no_score(tmp_path):
+    rng = random.Random(9)
+    words = prose(rng, 100)
+    texts = [" ".join(words), " ".join(replaced(rng, words, 30)), " ".join(prose(rng)), " ".join(words)]
+    assert run(tmp_path, [write_unit(tmp_path, 0, texts)], DocumentDedup(bands=64, rows=1)) == {"r0-3": ("exact_duplicate", "r0-0", 1.0)}
+    shutil.rmtree(tmp_path / "out")
+    assert run(tmp_path, [write_unit(tmp_path, 0, texts)], DocumentDedup(bands=64, rows=1, verify=False)) == {
+        "r0-1": ("near_duplicate", "r0-0", None),
+        "r0-3": ("exact_duplicate", "r0-0", 1.0),
+    }
+
+
+def test_words_in_another_unicode_form_are_other_words(tmp_path):
+    composed = " ".join(f"caf\u00e9{number}" for number in range(60))
+    combining = composed.replace("\u00e9", "e\u0301")
+    removed = run(tmp_path, [write_unit(tmp_path, 0, [composed, combining, combining + " more"])])
+    assert removed == {"r0-1": ("exact_duplicate", "r0-0", 1.0)}  # the third differs from the first in every word, and the second is gone
 
 
 def contents(folder):

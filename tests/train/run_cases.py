@@ -10,12 +10,20 @@ import os
 import resource
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import torch.distributed as dist
 
 from headrace.train.process import device, join, leave
-from headrace.train.worker import train
+from headrace.train.worker import Run, train
+
+LATE_S = 0.5  # a rank other than the first begins its steps so much later, when the first one may have published its checkpoint
+
+
+def late_start(run: Run, on_checkpoint, to_the_end=Run.to_the_end):
+    time.sleep(LATE_S if run.step == 0 and dist.get_rank() else 0)
+    to_the_end(run, on_checkpoint)
 
 
 def main(folder: Path, paths: list[Path]) -> None:
@@ -24,6 +32,7 @@ def main(folder: Path, paths: list[Path]) -> None:
         join(device())
     else:
         dist.init_process_group("gloo", init_method=f"file://{folder / f'rendezvous-{world}'}", rank=rank, world_size=world)
+    Run.to_the_end = late_start
     for path in paths:
         case = json.loads(path.read_text())
         run = Path(case["spec"]["run"])

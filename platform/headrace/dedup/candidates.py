@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 from numba import njit
 
 # A document is paired with at most this many of a bucket's documents: the first by (preference, document number). Buckets up to this
-# size are paired whole, larger ones (boilerplate, templates) cost a star of that width instead of a clique.
+# size are paired whole, larger ones (boilerplate, templates) cost a star of that width instead of a clique. Past LARGE_BUCKET the width
+# falls until a document meets the first one alone: otherwise a page that ten million sites show would fill the memory with pairs.
 BUCKET_LEADERS = 32
+LARGE_BUCKET = 1024
 
 # Rows of the band shuffle: sorting by these columns puts a bucket together, its documents in the order of preference.
 BANDS = pa.schema([("key", pa.uint64()), ("preference", pa.int32()), ("doc", pa.int64())])
@@ -37,7 +39,8 @@ def bucket_pairs(rows: pa.Table) -> pa.Table:
     place[order] = np.cumsum(new) - 1
     better_preference = np.empty(len(documents), np.int32)
     better_preference[place] = preference
-    worse, better = _bucket_pairs(key, place, order, BUCKET_LEADERS, int(np.searchsorted(better_preference, 0)))
+    indexed = int(np.searchsorted(better_preference, 0))
+    worse, better = _bucket_pairs(key, place, order, BUCKET_LEADERS, LARGE_BUCKET, indexed)
     columns = [(documents[worse] >> 32).astype(np.int32), documents[worse], better_preference[better], documents[better]]
     return pa.table([pa.array(column) for column in columns], schema=PAIRS)
 
@@ -59,15 +62,24 @@ def has_rows(path: Path) -> bool:
 
 
 @njit(nogil=True, cache=True)
-def _bucket_pairs(key: Any, place: Any, order: Any, leaders: int, indexed: int) -> Any:
+def _bucket_pairs(key: Any, place: Any, order: Any, leaders: int, large: int, indexed: int) -> Any:
     """Pairs of places (worse, better), the worse from `indexed` on: a document's buckets are gone through together, so that what it
     meets twice is one pair."""
     rows = len(key)
     starts = np.empty(rows, np.int64)  # first row of each row's bucket
+    widths = np.empty(rows, np.int32)  # of how many of the first rows each is paired with, those before it
     leads = np.zeros(rows, np.bool_)  # whether others of the bucket are paired with this row
-    for row in range(rows):
-        starts[row] = starts[row - 1] if row and key[row] == key[row - 1] else row
-        leads[row] = row + 1 < rows and key[row + 1] == key[row] and row - starts[row] < leaders
+    start = 0
+    while start < rows:
+        stop = start + 1
+        while stop < rows and key[stop] == key[start]:
+            stop += 1
+        width = min(leaders, max(1, leaders * large // (stop - start)))
+        for row in range(start, stop):
+            starts[row] = start
+            widths[row] = min(row - start, width)
+            leads[row] = row + 1 < stop and row - start < width
+        start = stop
     worse, better = np.empty(0, np.int64), np.empty(0, np.int64)
     for filling in range(2):  # counted first, so that the arrays are made once and to size
         count = 0
@@ -76,8 +88,7 @@ def _bucket_pairs(key: Any, place: Any, order: Any, leaders: int, indexed: int) 
             last = first
             met = 0
             while last < rows and place[order[last]] == place[order[first]]:
-                row = order[last]
-                met += min(row - starts[row], leaders) + 1
+                met += widths[order[last]] + 1
                 last += 1
             if place[order[first]] < indexed:
                 first = last
@@ -86,7 +97,7 @@ def _bucket_pairs(key: Any, place: Any, order: Any, leaders: int, indexed: int) 
             met = 0
             for number in range(first, last):
                 row = order[number]
-                for other in range(starts[row], starts[row] + min(row - starts[row], leaders)):
+                for other in range(starts[row], starts[row] + widths[row]):
                     found[met] = place[other]
                     met += 1
                 if leads[row]:

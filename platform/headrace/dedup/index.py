@@ -4,8 +4,9 @@
 oldest first. Their documents come before all new ones, whatever the priorities: of the new documents those go, and for the sake of
 those old ones, that would if all crawls were deduplicated together with the old preferred, by either rule; and of those that stay the
 sentences and passages that would. What became of old documents is settled, though, where together they would fare worse: of two old
-groups that a new document links, each keeps its document under `components`, so what both say counts below; and what `keep: none`
-leaves nobody, an old document that had it alone still has.
+groups that a new document links, each keeps its document under `components`, so what both say counts below; what `keep: none` leaves
+nobody, an old document that had it alone still has; and a bucket that only new documents make large (`candidates.LARGE_BUCKET`) was
+compared more widely when it was small.
 
 An index holds, for each documents file of its run that has documents:
 

@@ -136,7 +136,8 @@ class Run:
     def to_the_end(self, on_checkpoint: OnCheckpoint | None) -> None:
         """Take the remaining steps, with a checkpoint every so often and after the last."""
         settings = self.spec.train.checkpoint
-        if self.step == 0 and settings.initial and not (self.spec.checkpoints / checkpoint_name(0)).exists():
+        # Rank 0 looks for all: where no gathering holds it up, it may have published before another rank looks.
+        if self.step == 0 and settings.initial and agreed(not (self.spec.checkpoints / checkpoint_name(0)).exists()):
             self.checkpoint(on_checkpoint)
         while self.step < self.spec.train.steps:
             self.take_step()

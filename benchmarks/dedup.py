@@ -39,7 +39,7 @@ TO_FIND = 0.8  # a pair this similar is to be found: where 14 bands of 8 find 92
 REPEATS = 0.7  # a document this similar to another may be removed for it
 
 # As the peers do: whatever shares a band counts as a duplicate. It is still compared, which the peers spare themselves.
-UNVERIFIED = Dedup(document=DocumentDedup(threshold=1e-9, bands=BANDS, rows=ROWS))
+UNVERIFIED = Dedup(document=DocumentDedup(verify=False, bands=BANDS, rows=ROWS))
 VERIFIED = Dedup(document=DocumentDedup(threshold=THRESHOLD, bands=BANDS, rows=ROWS))
 
 

@@ -24,7 +24,7 @@ from headrace.dedup.index_rows import known_groups, with_index
 from headrace.dedup.phases import Phases
 from headrace.dedup.presets import PRESETS, PresetName, Shingle, with_preset
 
-VERSION = 1
+VERSION = 2
 DEFAULT = PRESETS["headrace"]
 
 

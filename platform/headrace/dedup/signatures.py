@@ -22,7 +22,7 @@ from headrace.dedup.token_ids import IdsSigner
 from headrace.stage import UnitResult
 from headrace.verdicts import kept_rows
 
-SEED = 0  # of the hash functions: signatures of different runs can be compared
+SEED = 5  # of the hash functions: signatures of different runs can be compared
 
 
 def signatures_schema(bands: int) -> pa.Schema:

@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import ours
 import synthetic
 from headrace import artifact, stage, storage
@@ -37,6 +39,8 @@ def main() -> None:
     arguments = parser.parse_args()
     sizes = [float(size) for size in arguments.sizes.split(",")]
     config = Dedup(sentence=SentenceDedup() if arguments.sentence else None)
+    if arguments.folder:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="headrace-growth-", dir=arguments.folder) as name:
         free = shutil.disk_usage(name).free
         if free < DISK * max(sizes) * 1e9:
@@ -82,7 +86,7 @@ def measured(size: float, config: Dedup, folder: Path) -> dict[str, Any]:
         **synthetic.judged(units, reasons, config.document.threshold),
     }
     shutil.rmtree(folder)
-    return run
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in run.items()}
 
 
 def _row(run: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +101,7 @@ def _row(run: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
         f"recall exact {run['recall_exact']:.4f}, near {run['recall_near']:.4f} (expected {run['expected_near']:.4f}), "
         f"wrongly dropped {run['wrong']:.0f}"
     )
-    equal = run["recall_exact"] == 1 and run["wrong"] == 0
+    equal = bool(run["recall_exact"] == 1 and run["wrong"] == 0)
     return row(f"deduplication of {run['gb']:.2g} GB", against, basis / cost, cost, basis, "s/GB", equal, run=run)
 
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from headrace import artifact, pipeline, shuffle
+from headrace import artifact, pipeline, shuffle, stage
 from headrace.config import validate
 from headrace.dedup import phases
 from headrace.dedup.levels import Dedup, deduplicate
@@ -72,3 +72,14 @@ def test_ray_and_this_process_in_every_phase(raw, tmp_path, documents_file, monk
     there = deduplicate(units, config, tmp_path / "ray", "ray")
     assert there == local
     assert len(list((tmp_path / "ray" / "work" / "candidates").glob("*.parquet"))) > 2
+
+
+def test_one_two_and_four_workers(raw, tmp_path, documents_file, monkeypatch, ray_session):
+    texts = [[json.loads(line)["text"] for line in path.read_text().splitlines()] for path in sorted(raw.iterdir())]
+    units = [documents_file(tmp_path, rank, found) for rank, found in enumerate(texts)]
+    config = Dedup.model_validate({"sentence": {"min_words": 10}})
+    expected = deduplicate(units, config, tmp_path / "local", "local")
+    monkeypatch.setattr(phases, "SMALL_BYTES", -1)
+    for workers in (1, 2, 4):  # the session has two slots for data: a task takes so much of them that so many run at once
+        monkeypatch.setattr(stage, "data_slot", lambda workers=workers: {"data": 2 / workers})
+        assert deduplicate(units, config, tmp_path / f"{workers}", "ray") == expected

@@ -1,12 +1,13 @@
-"""One Ray session for all tests that need one, private to them; where real corpora are, if they are."""
+"""One Ray session for all tests that need one, private to them; where real corpora are, if they are; what kills leave of a run."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,3 +41,75 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("the real corpora are not on this machine; HEADRACE_SHARED=FOLDER names the folder that holds data/")
     return folder
+
+
+@pytest.fixture
+def killed_copies(tmp_path: Path) -> Callable[[Path, int, int, str], list[Path]]:
+    """Copies a folder as kills leave it: what was made later is absent, and a file that was being written lies aside.
+
+    The kills come when `first` of its files are there, and after each `every` more.
+    """
+
+    def copies(whole: Path, first: int, every: int, aside: str) -> list[Path]:
+        files = [path for path in whole.rglob("*") if path.is_file()]
+        made = sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.suffix == ".json"))  # a record after what it records
+        folders = []
+        for last in range(first, len(made), every):
+            folders.append(tmp_path / f"killed-{last}")
+            for path in made[:last]:
+                copy = folders[-1] / path.relative_to(whole)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, copy)
+            (folders[-1] / aside).mkdir(parents=True)
+            (folders[-1] / aside / "half.parquet").write_bytes(b"PAR1")
+        return folders
+
+    return copies
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer() -> Callable[[int], Any]:
+    """A function of a vocabulary's size: byte-level, one byte a token, the end-of-text token last."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    def build(vocab_size: int) -> Any:
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[: vocab_size - 1]
+        tokenizer = Tokenizer(models.BPE(vocab={character: rank for rank, character in enumerate(alphabet)}, merges=[]))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.add_special_tokens(["<|endoftext|>"])
+        return tokenizer
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def publish() -> Callable[..., Path]:
+    """A function that writes a model and a tokenizer below a folder in the Hugging Face format, as people publish theirs."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+
+    def write(folder: Path, model: Any, tokenizer: Any, **special: Any) -> Path:
+        model.save_pretrained(folder)
+        transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def llama() -> Callable[..., Any]:
+    """A function that makes a small Llama of transformers, its weights drawn from the seed, wide enough apart to matter."""
+    import torch
+    import transformers
+
+    def build(vocab_size: int, context: int, seed: int = 0, **sizes: Any) -> Any:
+        torch.manual_seed(seed)
+        sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2} | sizes
+        config = transformers.LlamaConfig(
+            vocab_size=vocab_size, max_position_embeddings=context, initializer_range=0.5, bos_token_id=None, eos_token_id=None, **sizes
+        )
+        return transformers.LlamaForCausalLM(config)
+
+    return build

@@ -30,7 +30,7 @@ FLOORS = (
     ("inspection", "materialize"),
     ("run",),
     ("pipeline",),
-    ("control", "plan"),
+    ("control", "plan", "terminal"),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import headrace.run
+import headrace.train.room
 from headrace.config import ConfigError
 from headrace.run import load_run, open_run, resolved_yaml
 
@@ -54,16 +56,90 @@ def test_a_batch_that_the_workers_cannot_share_names_the_nearest(tmp_path):
         load_run(written(tmp_path), ["train.batch.global=22", "train.batch.micro=4", "train.layout.data=2"])
 
 
+@pytest.fixture
+def without_gpus(monkeypatch):
+    for module in (headrace.run, headrace.train.room):
+        monkeypatch.setattr(module, "gpus", lambda: (0, 0))
+
+
 @pytest.mark.parametrize("cores, workers", [(1, 1), (2, 2), (3, 2), (4, 4), (6, 4), (64, 4)])
-def test_as_many_workers_as_can_share_the_batch(tmp_path, monkeypatch, cores, workers):
-    monkeypatch.setattr(Path, "glob", lambda *_: iter(()))  # a machine without GPUs
-    config = load_run(written(tmp_path), ["train.batch.global=32", "train.batch.micro=8", f"cluster.cpus={cores}"])
+@pytest.mark.parametrize("layout", ["{}", "auto"])
+def test_as_many_workers_as_can_share_the_batch(tmp_path, without_gpus, cores, workers, layout):
+    settings = ["train.batch.global=32", "train.batch.micro=8", f"cluster.cpus={cores}", f"train.layout={layout}", "model.hidden=64"]
+    config = load_run(written(tmp_path), [*settings, "model.heads=2", "tokens.sequence_length=64", "model.layers=1"])
+    assert config.workers == workers
+
+
+def test_an_automatic_layout_uses_every_gpu(tmp_path, monkeypatch):
+    for module in (headrace.run, headrace.train.room):
+        monkeypatch.setattr(module, "gpus", lambda: (8, 80 << 30))
+    config = load_run(written(tmp_path), ["train.batch.global=32", "train.batch.micro=8", "train.layout=auto"])
+    assert config.workers == 8, "two share each matrix where the batch makes four shares"
+
+
+@pytest.mark.parametrize(
+    "overrides, workers",
+    [
+        (["train.num_workers=3", "train.batch.global=48"], 3),
+        (["train.num_workers=[1, 8]"], 4),  # as many as there are cores
+        (["train.num_workers=[1, 3]"], 3),
+        (["train.num_workers=[8, 16]"], 8),  # more than cores: the fewest
+        (["train.num_workers=[1, 8]", "cluster.address=http://127.0.0.1:8265"], 8),
+        (["train.layout={tensor: 2}"], 4),
+        (["train.layout={tensor: 4, pipeline: 2}"], 8),  # a replica, whatever the cores
+        (["train.layout={data: 2, pipeline: 4}"], 8),
+        (["train.layout={pipeline: 4}", "train.batch.micro=8"], 4),
+    ],
+)
+def test_the_workers_that_a_layout_or_a_number_asks_for(tmp_path, without_gpus, overrides, workers):
+    config = load_run(written(tmp_path), ["train.batch.global=32", "train.batch.micro=1", "cluster.cpus=4", *overrides])
     assert config.workers == workers
 
 
 def test_a_cluster_elsewhere_does_not_say_how_many_workers_fit(tmp_path):
-    with pytest.raises(ConfigError, match=r"train\.layout\.data: required with cluster\.address"):
+    with pytest.raises(ConfigError, match=r"train\.num_workers or train\.layout\.data: required with cluster\.address"):
         load_run(written(tmp_path), ["cluster.address=http://127.0.0.1:8265"])
+    config = load_run(written(tmp_path), ["cluster.address=http://127.0.0.1:8265", "train.layout=auto", "train.num_workers=4"])
+    assert config.workers == 4 and config.room is None, "its workers will choose"
+
+
+def test_an_illegal_layout_is_refused_before_anything_starts(tmp_path, without_gpus):
+    with pytest.raises(ConfigError) as caught:
+        load_run(
+            written(tmp_path), ["train.layout={pipeline: 2, zero: 3, offload: true}", "train.num_workers=4", "objective.name=continuation"]
+        )
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(f"{tmp_path / 'run.yaml'}: ") for line in lines)
+    told = [line.split(": ", 1)[1] for line in lines]
+    assert told[0] == "objective.name = continuation is nothing for model.architecture = decoder; set causal."
+    assert told[1].startswith("train.layout.zero = 3 with pipeline = 2: ") and told[2].startswith(
+        "train.layout.offload = true with pipeline = 2"
+    )
+    assert told[3] == "The nearest legal layout for 4 workers: train.layout.pipeline=1"
+    assert len(told) == 4
+
+
+def test_a_range_of_workers_decides_the_data_parallel_size(tmp_path, without_gpus):
+    with pytest.raises(ConfigError, match=r"train\.layout\.data = 2 with train\.num_workers = \[1, 4\]: a range decides"):
+        load_run(written(tmp_path), ["train.layout.data=2", "train.num_workers=[1, 4]"])
+    with pytest.raises(ConfigError, match=r"num_workers = \[1, 4\]: 1 worker cannot keep .* these numbers can: 2, 4"):
+        load_run(written(tmp_path), ["train.layout.tensor=2", "train.num_workers=[1, 4]"])
+
+
+def test_an_automatic_layout_that_fits_nowhere_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(headrace.run, "gpus", lambda: (2, 10**9))
+    monkeypatch.setattr(headrace.train.room, "gpus", lambda: (2, 10**9))
+    with pytest.raises(ConfigError, match=r"train\.layout = auto: nothing fits 2 workers of 1\.0 GB"):
+        load_run(written(tmp_path), ["train.layout=auto", "model.preset=124m"])
+
+
+def test_an_encoder_decoder_has_its_own_objective(tmp_path):
+    overrides = ["model.architecture=encoder_decoder", "train.layout.data=1"]
+    with pytest.raises(
+        ConfigError, match=r"objective\.name = causal is nothing for model\.architecture = encoder_decoder; set continuation"
+    ):
+        load_run(written(tmp_path), overrides)
+    assert load_run(written(tmp_path), [*overrides, "objective.name=continuation"]).objective.name == "continuation"
 
 
 @pytest.mark.parametrize("names, says", [(["a", "a"], "more than one source"), (["all"], "name the source otherwise")])

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from headrace import artifact, schema
-from headrace.verdicts import cuts_of, kept_rows, parts_of
+from headrace import artifact, schema, verdicts
+from headrace.verdicts import cuts_of, kept_rows, parts_of, text_batches
 
 
 def test_a_document_is_kept_if_every_earlier_stage_keeps_it(tmp_path):
@@ -37,5 +38,32 @@ def test_parts_are_those_of_kept_documents(tmp_path):
     artifact.write_table(pa.table({"text": ["a"] * 3}), tmp_path / "d.parquet")
     for name, reasons in (("earlier", [None, "x", None]), ("split", ["train", "train", "validation"])):
         artifact.write_table(pa.table({"reason": pa.array(reasons, pa.string())}), tmp_path / f"{name}.parquet")
-    verdicts = [str(tmp_path / f"{name}.parquet") for name in ("earlier", "split")]
-    assert parts_of({"documents": str(tmp_path / "d.parquet"), "verdicts": verdicts}).tolist() == ["train", None, "validation"]
+    paths = [str(tmp_path / f"{name}.parquet") for name in ("earlier", "split")]
+    assert parts_of({"documents": str(tmp_path / "d.parquet"), "verdicts": paths}).tolist() == ["train", None, "validation"]
+
+
+def write_documents(path, texts, row_group_rows=4):
+    artifact.write_table(pa.table({"doc": np.arange(len(texts)) + (5 << 32), "text": texts}), path, row_group_rows)
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 100, 1 << 20])
+@pytest.mark.parametrize("wanted", [[], [0], [3, 4, 11], [12], list(range(13))])
+def test_wanted_texts_come_with_their_numbers_whatever_the_batch(tmp_path, monkeypatch, wanted, batch_bytes):
+    monkeypatch.setattr(verdicts, "BATCH_BYTES", batch_bytes)
+    texts = [f"text {row} " * row for row in range(13)]
+    write_documents(tmp_path / "d.parquet", texts)
+    chosen = np.zeros(13, bool)
+    chosen[wanted] = True
+    found = [
+        (doc, text) for docs, some in text_batches(tmp_path / "d.parquet", chosen) for doc, text in zip(docs.tolist(), some.to_pylist())
+    ]
+    assert found == [((5 << 32) + row, texts[row]) for row in wanted]
+
+
+def test_batches_are_bounded_by_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(verdicts, "BATCH_BYTES", 20_000)
+    rng = np.random.default_rng(0)
+    write_documents(tmp_path / "d.parquet", [rng.bytes(500).hex() for _ in range(100)], row_group_rows=1000)
+    sizes = [len(texts) for _, texts in text_batches(tmp_path / "d.parquet", np.ones(100, bool))]
+    assert sum(sizes) == 100
+    assert 10 <= max(sizes) <= 20

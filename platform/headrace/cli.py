@@ -8,16 +8,15 @@ import logging
 import shutil
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
+
+from headrace.terminal import print_summary, print_table, tracked
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Raw text to a trained, scored language model on Ray."
@@ -123,7 +122,7 @@ def report(folder: RunFolder, as_json: AsJson = False) -> None:
 
     open_run(folder)
     written = write_report(folder)
-    print(json.dumps(written, indent=1)) if as_json else _summary(folder, written)
+    print(json.dumps(written, indent=1)) if as_json else print_summary(folder, written)
 
 
 @app.command()
@@ -163,10 +162,8 @@ def inspect(
     if as_json:
         print(json.dumps(rows, ensure_ascii=False, indent=1))
         return
-    table = Table("source", "id", "reason", "details", "text")
-    for row in rows:
-        table.add_row(row["source"], row["id"], row["reason"], row["details"], row["text"][:120].replace("\n", " "))
-    Console().print(table)
+    head = ("source", "id", "reason", "details")
+    print_table((*head, "text"), ([*(row[name] for name in head), row["text"][:120].replace("\n", " ")] for row in rows))
 
 
 @app.command()
@@ -181,12 +178,36 @@ def materialize(
     from headrace.run import open_run
 
     open_run(folder)
-    found = write_corpus(folder, out, form, functools.partial(_tracked, what="materialize", kind="units"))
+    found = write_corpus(folder, out, form, functools.partial(tracked, what="materialize", kind="units"))
     if as_json:
         print(json.dumps(found))
         return
     counts = f"{found['documents']:,} documents, {found['text_bytes'] / 1e6:,.1f} MB of text, {found['cut_chars']:,} characters cut"
     print(f"{out}: {found['files']:,} files, {counts}")
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="RUN@STEP, or RUN for its newest checkpoint.")],
+    out: Annotated[Path, typer.Option(help="A folder that is not there yet.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a checkpoint's model in the Hugging Face format: config.json, model.safetensors, tokenizer.json."""
+    from headrace.checkpoint import CheckpointError
+    from headrace.checkpoint.export import export_hugging_face
+    from headrace.checkpoint.named import find, place
+    from headrace.config import ConfigError
+
+    try:
+        found = find(*place(checkpoint))
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from None
+    files = export_hugging_face(found, out.expanduser().absolute())
+    size = sum(path.stat().st_size for path in files)
+    if as_json:
+        print(json.dumps({"checkpoint": str(found), "files": [str(path) for path in files], "bytes": size}))
+        return
+    print(f"{out}: {found.name} in {len(files)} files, {size / 1e6:,.1f} MB")
 
 
 @app.command()
@@ -247,7 +268,7 @@ def _finish(config: Any, upto: Any, as_json: bool) -> None:
     if not worked:
         print("everything is done already; nothing was started", file=sys.stderr)
     written = write_report(config.folder)
-    print(json.dumps(written, indent=1)) if as_json else _summary(config.folder, written)
+    print(json.dumps(written, indent=1)) if as_json else print_summary(config.folder, written)
 
 
 def _score_outside(folder: Path, run: Path, name: str, as_json: bool) -> None:
@@ -257,38 +278,14 @@ def _score_outside(folder: Path, run: Path, name: str, as_json: bool) -> None:
     from headrace.run import open_run
 
     config = open_run(run).evaluate
-    result = score_external(folder, current(run, "tokens").folder, config, external_path(run, name), _tracked)
+    result = score_external(folder, current(run, "tokens").folder, config, external_path(run, name), tracked)
     written = write_report(run)
     if as_json:
         print(json.dumps(result, indent=1))
         return
     head, *rows = beside_newest(result["metrics"], name, written)
-    table = Table(*head)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    print_table(head, rows)
     print(f"report  {run.absolute() / 'report.html'}")
-
-
-def _tracked(items: Sequence[Any], what: str = "scoring", kind: str = "batches") -> Iterator[Any]:
-    """The items, with a bar on a terminal and a line every ten seconds elsewhere."""
-    console = Console(stderr=True)
-    shown = time.monotonic()
-    for done, item in enumerate(track(items, what, console=console, transient=True, disable=not console.is_terminal)):
-        if not console.is_terminal and time.monotonic() - shown > 10.0:
-            console.print(f"{what}: {done:,} of {len(items):,} {kind}")
-            shown = time.monotonic()
-        yield item
-
-
-def _summary(folder: Path, written: dict[str, Any]) -> None:
-    from headrace.report import summary_table
-
-    rows = summary_table(written)
-    width = max(len(label) for label, _ in rows)
-    for label, value in rows:
-        print(f"{label:<{width}}  {value}")
-    print(f"{'report':<{width}}  {folder.absolute() / 'report.html'}")
 
 
 def guarded(command: Callable[[], None]) -> int:

@@ -132,11 +132,37 @@ def validate(model: type[T], values: Mapping[str, Any], source: str) -> T:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_line(model, source, mistake) for mistake in error.errors())) from None
+        raise ConfigError("\n".join(_line(model, source, mistake) for mistake in _of_the_likeliest(error.errors()))) from None
+
+
+def _of_the_likeliest(mistakes: Sequence[Any]) -> list[Any]:
+    """Without what the other branches of a union say of a value that is nearer to one; a mistake deeper inside it tells which, too."""
+    places = [_place(mistake) for mistake in mistakes]
+    ranks = [_distance(mistake) for mistake in mistakes]
+
+    def hidden(place: list[Any], rank: int) -> bool:
+        return any(
+            (len(other) > len(place) and other[: len(place)] == place) or (other == place and nearer < rank)
+            for other, nearer in zip(places, ranks)
+        )
+
+    return [mistake for mistake, place, rank in zip(mistakes, places, ranks) if not hidden(place, rank)]
+
+
+def _distance(mistake: Any) -> int:
+    """How far a value is from what a mistake says it should be: of its type but out of bounds, a word for another, or nothing like it."""
+    if mistake["type"].endswith(("_type", "_parsing")):
+        return 2
+    return 1 if mistake["type"] == "literal_error" else 0
+
+
+def _place(mistake: Any) -> list[Any]:
+    """Where a mistake is in the YAML: without the names by which pydantic tells the branches of a union apart."""
+    return [part for part in mistake["loc"] if not (isinstance(part, str) and re.search(r"[\[A-Z]|^(int|str|constrained-)", part))]
 
 
 def _line(model: type[Config], source: str, mistake: Any) -> str:
-    place = [part for part in mistake["loc"] if not (isinstance(part, str) and "[" in part)]
+    place = _place(mistake)
     field = ".".join(str(part) for part in place)
     if mistake["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(place[-1]), _fields_at(model, place[:-1]), n=1, cutoff=0.5)

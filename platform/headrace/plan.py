@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,14 @@ from headrace.dedup.index import IndexConfig
 from headrace.dedup.presets import SIMILARITIES, preset_table
 from headrace.ingest.listing import estimated_bytes, list_files
 from headrace.ingest.sample import write_sample
-from headrace.model import flops_per_token, parameter_count
+from headrace.model import ModelConfig, flops_per_token, parameter_count
 from headrace.run import RunConfig, as_json
 from headrace.tokens.store import PARTS, TokenStore
+from headrace.train.auto import as_bytes
+from headrace.train.elastic import settle
+from headrace.train.memory import rank_bytes
+from headrace.train.room import Room
+from headrace.train.rules import bubble, counted, hints
 
 SAMPLE_SHARE = 0.001
 SAMPLE_MIN_BYTES = 1_000_000  # under this the shares of the stages are those of their start-up
@@ -45,6 +51,7 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     sample = sample_run(config, sum(text.values()))
     tokens = {name: int(sample["tokens_per_byte"].get(name, 0.0) * text[name]) for name in text}
     model = config.model.sized(sample["vocab_size"], config.tokens.sequence_length)
+    layout = layout_plan(config, model)
     parameters = parameter_count(model)
     budget = token_budget(config, parameters, tokens)
     cores = config.cluster.cores
@@ -52,7 +59,6 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     seconds = {stage: rate * sum(text.values()) / cores + fixed.get(stage, 0.0) for stage, rate in sample["seconds_per_byte"].items()}
     flops = flops_per_token(model) * budget["tokens"]
     seconds["train"] = flops / (matmul_flops() * min(config.workers, cores) * TRAINING_EFFICIENCY)
-    accumulation = config.train.accumulation_steps(config.workers)
     return {
         "config": as_json(config),
         "stages": {
@@ -61,14 +67,7 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
         "sources": {
             name: {"files": len(files[name]), "raw_bytes": raw[name], "text_bytes": text[name], "tokens": tokens[name]} for name in files
         },
-        "layout": {
-            "workers": config.workers,
-            **as_json(config.train.layout),
-            "global_batch": config.train.batch.global_batch,
-            "micro_batch": config.train.batch.micro_batch,
-            "accumulation_steps": accumulation,
-            "verdict": "legal",
-        },
+        "layout": layout,
         "model": {"parameters": parameters, "flops_per_token": flops_per_token(model), "vocab_size": model.vocab_size},
         "budget": budget,
         "dedup": near_duplicates(config),
@@ -76,6 +75,45 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
         "free_bytes": free_bytes(config.folder),
         "seconds": {stage: round(value, 1) for stage, value in seconds.items()},
         "sample_bytes": sample["bytes"],
+    }
+
+
+def layout_plan(config: RunConfig, model: ModelConfig) -> dict[str, Any]:
+    """What each worker does and needs, in bytes; `bytes` is null where only the cluster's workers can choose the layout.
+
+    Raises:
+        ConfigError: the layout is illegal, or for `auto`, none fits.
+    """
+    train, room = config.train, config.room
+    batch = {"global_batch": train.batch.global_batch, "micro_batch": train.batch.micro_batch}
+    if train.layout == "auto" and room is None:
+        why = "the workers choose one when they start, by the memory that they find"
+        return {"workers": config.workers, "layout": "auto", **batch, "bytes": None, "explanation": [why], "hints": [], "verdict": "open"}
+    known = room or Room(0, config.workers, True)
+    settled = settle(train, model, config.workers, known)
+    layout, data = settled.layout, settled.layout.data
+    assert data is not None
+    chosen = train.model_copy(update={"layout": layout})
+    stages = [rank_bytes(model, chosen, data, stage, on_gpu=known.on_gpu) for stage in range(layout.pipeline)]
+    largest = max(stages, key=lambda need: need.device)
+    return {
+        "workers": config.workers,
+        "idle": settled.idle,
+        **as_json(layout),
+        "precision": train.precision,
+        **batch,
+        "accumulation_steps": settled.accumulation,
+        "bubble": round(bubble(layout.pipeline, settled.accumulation), 4),
+        "bytes": {
+            **asdict(largest),
+            "total": largest.total,
+            "stage": stages.index(largest),
+            "available": None if room is None else room.memory,
+        },
+        "stage_bytes": [asdict(need) for need in stages],
+        "explanation": list(settled.explanation),
+        "hints": hints(chosen, model, settled.used, None if room is None else room.per_node),
+        "verdict": "legal",
     }
 
 
@@ -163,7 +201,10 @@ def near_duplicates(config: RunConfig) -> list[dict[str, Any]]:
 def disk(config: RunConfig, text: int, tokens: int, parameters: int) -> dict[str, int]:
     """Bytes that the run will hold: zstd documents, verdicts and intermediate signatures, tokens, checkpoints."""
     width = 2 if config.tokens.vocab_size <= 1 << 16 else 4
-    saved = min(config.train.checkpoint.keep, config.train.steps // config.train.checkpoint.every + 1) + 1
+    settings = config.train.checkpoint
+    written = settings.keep if settings.every == "auto" else config.train.steps // settings.every + 1
+    marked = settings.best + (config.train.steps // settings.milestones if settings.milestones else 0)
+    saved = min(settings.keep + marked, written) + 1
     parts = {
         "documents": int(text * 0.45),
         "verdicts": int(text * 0.05),
@@ -212,9 +253,8 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     console.print(sources)
     console.print(_presets(plan["dedup"]))
     rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    layout = plan["layout"]
-    product = f"{layout['micro_batch']} sequences x {layout['workers']} workers x {layout['accumulation_steps']} accumulated"
-    rows.add_row("layout", f"ZeRO {layout['zero']}, {product} = {layout['global_batch']} sequences a step: {layout['verdict']}")
+    for name, said in layout_rows(plan["layout"]):
+        rows.add_row(name, said)
     rows.add_row("model", f"{plan['model']['parameters']:,} parameters, vocabulary {plan['model']['vocab_size']:,}")
     rows.add_row("token budget", f"{plan['budget']['tokens']:,} tokens: {plan['budget']['verdict']}")
     needed, free = plan["disk_bytes"]["all"], plan["free_bytes"]
@@ -225,6 +265,30 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     done = [name for name, stage in plan["stages"].items() if stage["done"]]
     rows.add_row("already done", ", ".join(done) or "nothing")
     console.print(rows)
+
+
+def layout_rows(layout: dict[str, Any]) -> list[tuple[str, str]]:
+    """Layout and memory in lines, each with the name of what it says."""
+    if layout["bytes"] is None:
+        return [("layout", f"{counted(layout['workers'])}, layout auto: {layout['explanation'][0]}")]
+    sizes = " x ".join(f"{name} {layout[name]}" for name in ("data", "tensor", "pipeline"))
+    also = ", sequence parallel" * layout["sequence"] + ", offload" * layout["offload"]
+    idle = f", {layout['idle']} idle" if layout["idle"] else ""
+    product = f"{layout['micro_batch']} sequences x {layout['data']} data-parallel x {layout['accumulation_steps']} accumulated"
+    lines = [
+        f"{counted(layout['workers'])}{idle}: {sizes}, ZeRO {layout['zero']}{also}, {layout['precision']}: {layout['verdict']}",
+        f"{product} = {layout['global_batch']} sequences a step",
+        *([f"the pipeline idles for {layout['bubble']:.0%} of a step"] if layout["bubble"] else []),
+        *layout["explanation"],
+        *(f"note: {hint}" for hint in layout["hints"]),
+    ]
+    need = layout["bytes"]
+    parts = ", ".join(f"{name} {as_bytes(need[name])}" for name in ("parameters", "gradients", "optimizer", "activations", "buffers"))
+    stage = f" (stage {need['stage']}, the largest)" if layout["pipeline"] > 1 else ""
+    has = f" of {as_bytes(need['available'])}" if need["available"] else ""
+    host = f", {as_bytes(need['host'])} of it in the host's memory" if need["host"] else ""
+    memory = f"{as_bytes(need['total'])}{has} a worker{stage}: {parts}{host}"
+    return [("layout", lines[0]), *(("", line) for line in lines[1:]), ("memory", memory)]
 
 
 def _presets(rows: list[dict[str, Any]]) -> Table:

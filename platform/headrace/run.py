@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,11 +16,17 @@ from headrace.dedup.levels import Dedup
 from headrace.evaluate.suite import EvaluateConfig
 from headrace.ingest.budget import ErrorBudget
 from headrace.ingest.source import Source
-from headrace.model import DecoderConfig
+from headrace.model import DecoderConfig, ModelConfig, ModelSpec
+from headrace.objectives import CausalLM, ObjectiveConfig
 from headrace.split import Split
 from headrace.stage import Engine
 from headrace.tokens.tokenizer import Tokens
+from headrace.train.auto import legal_layouts
 from headrace.train.config import TrainConfig
+from headrace.train.elastic import settle
+from headrace.train.room import Room, gpus, room_of_machine
+from headrace.train.rules import breaches, check
+from headrace.train.start import check_start
 
 
 class Cluster(Config):
@@ -33,6 +39,11 @@ class Cluster(Config):
     @property
     def cores(self) -> int:
         return self.cpus or os.cpu_count() or 1
+
+    @property
+    def places(self) -> int:
+        """Workers that a local cluster has room for: one a GPU, or without any one a core."""
+        return gpus()[0] or self.cores
 
 
 class RunConfig(Config):
@@ -47,7 +58,8 @@ class RunConfig(Config):
     decontaminate: Decontaminate | None = None  # null: no evaluation set is looked for in the text
     split: Split = Split()
     tokens: Tokens = Tokens()
-    model: DecoderConfig = DecoderConfig()
+    model: ModelSpec = DecoderConfig()
+    objective: ObjectiveConfig = CausalLM()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     cluster: Cluster = Cluster()
@@ -68,12 +80,34 @@ class RunConfig(Config):
 
     @property
     def workers(self) -> int:
-        """Training workers: `train.layout.data`, or as many of this machine's GPUs, else cores, as the global batch can be shared among."""
-        if self.train.layout.data is not None:
-            return self.train.layout.data
-        most = len(list(Path("/dev").glob("nvidia[0-9]*"))) or self.cluster.cores
-        batch = self.train.batch
-        return max((n for n in range(1, most + 1) if batch.global_batch % (batch.micro_batch * n) == 0), default=1)
+        """Training workers to start: what `train.num_workers` or the layout says, else as many as this machine has a use for."""
+        train = self.train
+        if isinstance(train.num_workers, int):
+            return train.num_workers
+        if isinstance(train.num_workers, tuple):
+            lowest, highest = train.num_workers
+            return highest if self.cluster.address else max(lowest, min(highest, self.cluster.places))
+        if train.layout != "auto" and train.layout.data is not None:
+            return train.layout.data * train.layout.replica
+        needed = 1 if train.layout == "auto" else train.layout.replica
+        return max((world for world in range(1, self.cluster.places + 1) if self._can_use(world)), default=needed)
+
+    def _can_use(self, world: int) -> bool:
+        if self.train.layout == "auto":
+            layouts = legal_layouts(self.train, self.sized_model, world, self.cluster.places)
+            # A GPU that no batch is left for may share matrices; of a CPU's cores the product itself makes better use.
+            return any(gpus()[0] or layout.replica == 1 for layout in layouts)
+        return not breaches(self.train, self.sized_model, world)
+
+    @property
+    def sized_model(self) -> ModelConfig:
+        """The model with its vocabulary as far as it is known before the data exists."""
+        return self.model.sized(self.tokens.vocab_size, self.tokens.sequence_length)
+
+    @property
+    def room(self) -> Room | None:
+        """What a training worker has; None where only the cluster knows."""
+        return None if self.cluster.address else room_of_machine(self.workers)
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -83,25 +117,65 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: every mistake, a line each.
     """
     values = expand_environment(override(load_yaml(path), overrides))
-    config = validate(RunConfig, values, str(path))
+    config = with_start(validate(RunConfig, values, str(path)), str(path))
     check_run(config, str(path))
     return config
 
 
-def check_run(config: RunConfig, source: str) -> None:
-    """Checks that cross rooms: the batch against the number of workers, which may follow from the cluster's cores.
+def with_start(config: RunConfig, source: str) -> RunConfig:
+    """The same with a model as `train.start` has it, in all that the YAML leaves unsaid.
 
     Raises:
-        ConfigError: the global batch cannot be cut that way, with the nearest that can; or nobody knows how many workers there are.
+        ConfigError: every reason why the run cannot start from there, a line each.
     """
-    if config.cluster.address and config.train.layout.data is None:
-        raise ConfigError(
-            f"{source}: train.layout.data: required with cluster.address: this machine cannot know how many workers fit there"
-        )
+    if config.train.start is None:
+        return config
     try:
-        config.train.accumulation_steps(config.workers)
+        return config.model_copy(update={"model": check_start(config.train.start, config.folder, config.model, config.tokens)})
     except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from None
+        raise ConfigError("\n".join(f"{source}: {mistake}" for mistake in str(error).splitlines())) from None
+
+
+def check_run(config: RunConfig, source: str) -> None:
+    """Checks that cross rooms: the objective against the architecture; the layout against model, batch and workers.
+
+    Raises:
+        ConfigError: every mistake, a line each: what cannot be run together, with the nearest layout that can.
+    """
+    mistakes = [mistake for find in (_objective_mistakes, _worker_mistakes, _layout_mistakes) for mistake in find(config)]
+    if mistakes:
+        raise ConfigError("\n".join(f"{source}: {mistake}" for mistake in mistakes))
+
+
+def _objective_mistakes(config: RunConfig) -> Iterator[str]:
+    fits = {"decoder": "causal", "encoder_decoder": "continuation"}[config.model.architecture]
+    if config.objective.name != fits:
+        yield f"objective.name = {config.objective.name} is nothing for model.architecture = {config.model.architecture}; set {fits}."
+
+
+def _worker_mistakes(config: RunConfig) -> Iterator[str]:
+    workers, layout = config.train.num_workers, config.train.layout
+    data = None if layout == "auto" else layout.data
+    if config.cluster.address and workers is None and data is None:
+        yield "train.num_workers or train.layout.data: required with cluster.address: this machine cannot know how many workers fit there."
+    if isinstance(workers, tuple) and data is not None:
+        yield f"train.layout.data = {data} with train.num_workers = {list(workers)}: a range decides the data-parallel size; leave it out."
+
+
+def _layout_mistakes(config: RunConfig) -> Iterator[str]:
+    train, model = config.train, config.sized_model
+    if config.cluster.address and train.layout == "auto":
+        return  # the workers choose by their memory when they start
+    try:
+        if train.layout == "auto":
+            settle(train, model, config.workers, room_of_machine(config.workers))
+        elif isinstance(train.num_workers, tuple):
+            for world in train.num_workers:  # the fewest must do, too
+                settle(train, model, world, Room(0, world, False))  # a layout that is given looks at no memory
+        else:
+            check(train, model, config.workers)
+    except ConfigError as error:
+        yield from str(error).splitlines()
 
 
 def resolved_yaml(config: RunConfig) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from headrace import artifact, schema
 from headrace.artifact import Artifact
 from headrace.text.cuts import Cuts
+
+BATCH_BYTES = 4 << 20  # of text at a time; a longer document is a batch of its own
 
 
 def unit_inputs(documents: Artifact, verdicts: Sequence[Artifact]) -> list[dict[str, Any]]:
@@ -59,6 +61,26 @@ def kept_rows(unit: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
             )
         kept &= accepted
     return kept
+
+
+def text_batches(path: Path, wanted: npt.NDArray[np.bool_]) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
+    """Numbers (int64 [N]) and texts (an Arrow array) of the `wanted` documents (bool [rows]), about BATCH_BYTES at a time.
+
+    Row groups without a wanted document are not read.
+    """
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        stop = 0
+        for group in range(file.metadata.num_row_groups):
+            start, stop = stop, stop + file.metadata.row_group(group).num_rows
+            if not wanted[start:stop].any():
+                continue
+            num_bytes = file.metadata.row_group(group).total_byte_size
+            rows = max(1, min(1 << 16, (stop - start) * BATCH_BYTES // max(1, num_bytes)))
+            for batch in file.iter_batches(rows, row_groups=[group], columns=["doc", "text"], use_threads=False):
+                chosen = batch.filter(pa.array(wanted[start : start + len(batch)]))
+                start += len(batch)
+                if len(chosen):
+                    yield chosen["doc"].to_numpy(), chosen["text"]
 
 
 def parts_of(unit: Mapping[str, Any]) -> npt.NDArray[np.object_]:

@@ -38,10 +38,23 @@ def test_the_ranks_together_read_the_same_for_every_size(store: TokenStore, size
         np.testing.assert_array_equal(np.stack(parts, axis=1).reshape(12, 9), loader(store).read(step))
 
 
-def test_micro_batches_are_the_step_cut(store: TokenStore) -> None:
+def test_micro_batches_are_the_batch_cut(store: TokenStore) -> None:
     cut = list(loader(store, micro=4).micro_batches(1))
-    assert [len(part) for part in cut] == [4, 4, 4]
-    np.testing.assert_array_equal(np.concatenate(cut), loader(store).read(1))
+    assert [len(sequences) for sequences, _ in cut] == [4, 4, 4]
+    np.testing.assert_array_equal(np.concatenate([sequences for sequences, _ in cut]), loader(store).read(1))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_sequence_comes_with_the_number_of_its_sample(store: TokenStore, size: int) -> None:
+    seen = {}
+    for rank in range(size):
+        mine = loader(store, rank, size)
+        for sequences, numbers in mine.micro_batches(7):
+            assert numbers.dtype == np.int64 and len(numbers) == len(sequences) == 2
+            seen |= dict(zip(numbers.tolist(), sequences.tolist(), strict=True))
+    assert sorted(seen) == list(range(84, 96))
+    order = loader(store).order
+    assert all(store.sequence(*_placed(order.sample(number))).tolist() == sequence for number, sequence in seen.items())
 
 
 def test_the_batches_of_a_run_are_pinned(store: TokenStore) -> None:

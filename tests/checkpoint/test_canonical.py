@@ -1,10 +1,11 @@
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from headrace.checkpoint import CheckpointError, Reader, committed, load_model, newest_valid, read_manifest, verify
+from headrace.checkpoint import CheckpointError, Reader, committed, digests, load_model, newest_valid, read_manifest, verify
 from headrace.checkpoint import write as writing
 from headrace.checkpoint.write import Writer
 from headrace.model import DecoderConfig
@@ -12,13 +13,6 @@ from headrace.model import DecoderConfig
 CONFIG = DecoderConfig(layers=1, hidden=8, heads=2).sized(11, 4)
 ABOUT = {"model": CONFIG.model_dump(), "state": {"step": 1}, "config": {}, "layout": {}, "versions": {}}
 WEIGHTS = {"embed.weight": torch.arange(88.0).view(11, 8), "head.norm.weight": torch.ones(8), "head.weight": torch.zeros(11, 8)}
-
-
-@pytest.fixture
-def tokenizer(tmp_path: Path) -> Path:
-    path = tmp_path / "tokenizer.json"
-    path.write_text('{"it": "is small"}')
-    return path
 
 
 def write(root: Path, step: int, tokenizer: Path) -> Path:
@@ -98,6 +92,22 @@ def test_a_manifest_that_is_none_is_a_breach(tmp_path: Path, tokenizer: Path, co
     assert len(verify(folder)) == 1
     with pytest.raises(CheckpointError, match=r"manifest\.json"):
         read_manifest(folder)
+
+
+def test_every_damaged_file_is_named(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "FILE_BYTES", 1)
+    folder = write(tmp_path / "root", 1, tokenizer)
+    (folder / "model-00001.safetensors").unlink()
+    (folder / "optimizer.safetensors").write_bytes(b"torn")
+    first, second = verify(folder)
+    assert "model-00001.safetensors: missing" in first and "optimizer.safetensors: 4 bytes, its manifest says" in second
+    assert newest_valid(tmp_path / "root") == (None, [first, second])
+
+
+def test_a_digest_is_that_of_the_bytes(tmp_path: Path, tokenizer: Path) -> None:
+    found = digests(write(tmp_path / "root", 1, tokenizer))
+    assert found.keys() == {*WEIGHTS, "exp_avg/embed.weight", "step"}
+    assert found["head.norm.weight"] == hashlib.sha256(bytes.fromhex("0000803f") * 8).hexdigest()
 
 
 def test_a_manifest_that_lists_another_shape_is_a_breach(tmp_path: Path, tokenizer: Path) -> None:

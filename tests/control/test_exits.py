@@ -11,7 +11,7 @@ from headrace.artifact import QualityGateError, StageError
 from headrace.config import ConfigError
 from headrace.control.exits import RunError, exit_code, sentence
 from headrace.control.jobs import error_path
-from headrace.ingest.objects import StorageError
+from headrace.ingest.object_store import StorageError
 
 FULL = OSError(errno.ENOSPC, "No space left on device", "/data/run/x.parquet")
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import random
 import re
-import shutil
 import textwrap
 import unicodedata
 
@@ -240,7 +239,7 @@ def test_neither_the_size_nor_the_order_of_units_nor_the_partitions_change_what_
     assert len(expected) > 3
     assert run(tmp_path / "reversed", planted(tmp_path, write_unit, questions)[::-1], benchmarks, preset=preset) == expected
     monkeypatch.setattr(shuffle, "PARTITION_BYTES", 2000)
-    monkeypatch.setattr("headrace.decontaminate.scan.BATCH_BYTES", 2000)
+    monkeypatch.setattr("headrace.verdicts.BATCH_BYTES", 2000)
     for ranks in (1, 7):
         out = tmp_path / f"out-{ranks}"
         assert run(out, planted(tmp_path, write_unit, questions, ranks), benchmarks, preset=preset) == expected
@@ -253,24 +252,18 @@ def contents(folder):
     return {f"{kind}/{path.name}": path.read_bytes() for kind in kinds for path in sorted((folder / kind).iterdir())}
 
 
-def test_a_run_killed_in_any_phase_ends_in_the_same_bytes(tmp_path, write_unit, benchmarks, questions, monkeypatch):
+def test_a_run_killed_in_any_phase_ends_in_the_same_bytes(tmp_path, write_unit, benchmarks, questions, killed_copies, monkeypatch):
     monkeypatch.setattr(shuffle, "PARTITION_BYTES", 4000)
     units = planted(tmp_path, write_unit, questions)
     config = Decontaminate(benchmarks=benchmarks, preset="gpt3-cut")
     whole = tmp_path / "whole"
     output = decontaminate(units, config, whole, "local")
     expected = contents(whole)
-    made = sorted((path for path in whole.rglob("*") if path.is_file()), key=lambda path: (path.stat().st_mtime_ns, path.suffix == ".json"))
-    assert len(made) > 30
-    for last in range(1, len(made), 4):
-        killed = tmp_path / f"killed-{last}"
-        for path in made[:last]:
-            copy = killed / path.relative_to(whole)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, copy)
-        (killed / ".aside-scan-u00001-1234").mkdir(parents=True)
-        assert decontaminate(units, config, killed, "local") == output
-        assert contents(killed) == expected
+    killed = killed_copies(whole, 1, 4, ".aside-scan-u00001-1234")
+    assert len(killed) >= 8
+    for folder in killed:
+        assert decontaminate(units, config, folder, "local") == output
+        assert contents(folder) == expected
 
 
 def test_the_output_and_its_version_change_together(tmp_path, write_unit, benchmarks, questions):

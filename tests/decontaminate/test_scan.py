@@ -6,7 +6,7 @@ import pytest
 
 from headrace import artifact
 from headrace.decontaminate.match import Finds
-from headrace.decontaminate.scan import HELD, HOLDERS, PARAGRAPHS, count_holders, paragraphs_of, scan, standing, text_batches
+from headrace.decontaminate.scan import HELD, HOLDERS, PARAGRAPHS, count_holders, paragraphs_of, scan, standing
 from headrace.text.cuts import Cuts
 
 
@@ -41,18 +41,6 @@ def test_documents_of_each_n_gram_are_counted():
     assert found.schema == HELD
     assert found.to_pylist() == [{"gram": 1, "documents": 2}, {"gram": 4, "documents": 1}]
     assert count_holders(HOLDERS.empty_table()).schema == HELD
-
-
-def test_batches_hold_the_wanted_documents_whatever_the_row_groups(tmp_path, write_unit, monkeypatch):
-    texts = [f"text {row} " + "x" * row for row in range(40)]
-    unit = write_unit(tmp_path, 3, texts)
-    wanted = np.array([row % 3 == 1 or row > 34 for row in range(40)])
-    wanted[7:14] = False
-    for size in (1, 100, 1 << 20):
-        monkeypatch.setattr("headrace.decontaminate.scan.BATCH_BYTES", size)
-        batches = list(text_batches(unit["documents"], wanted))
-        assert [text for _, batch in batches for text in batch.to_pylist()] == [text for text, kept in zip(texts, wanted) if kept]
-        assert [doc - (3 << 32) for docs, _ in batches for doc in docs.tolist()] == np.flatnonzero(wanted).tolist()
 
 
 def test_rejected_documents_and_cut_passages_are_not_looked_at(tmp_path, write_unit, index_of):

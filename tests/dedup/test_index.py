@@ -7,7 +7,6 @@ import unicodedata
 
 import pytest
 from pydantic import ValidationError
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from headrace import artifact, shuffle
 from headrace.config import ConfigError
@@ -103,17 +102,6 @@ SETTINGS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    """One whose tokens are the bytes of the text."""
-    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE({character: place for place, character in enumerate(characters)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    made.save(str(path))
-    return path
-
-
 @pytest.mark.parametrize("seed, settings", [*((1, each) for each in SETTINGS), *((2, each) for each in SETTINGS[2:4])], ids=str)
 def test_an_index_removes_what_its_documents_would_remove(tmp_path, units_of, dedup_stage, tokenizer, seed, settings):
     first, second, third = crawls(seed, [40, 30, 30])
@@ -187,12 +175,7 @@ def test_two_indexes_that_know_nothing_of_each_other(tmp_path, units_of, dedup_s
     assert len(opened([folders[1], whole], settings, True).units) == 6
 
 
-def contents(folder):
-    files = sorted(path for kind in ("verdicts", "removed", "index") for path in (folder / kind).rglob("*.*"))
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def test_a_run_killed_in_any_phase_ends_in_the_same_bytes(tmp_path, units_of, dedup_stage):
+def test_a_run_killed_in_any_phase_ends_in_the_same_bytes(tmp_path, units_of, dedup_stage, contents, killed_copies):
     first, second = crawls(7, [30, 30])
     settings = {"document": {"rule": "components"}, "sentence": {"min_words": 3, "span": 1}}
     config = Dedup.model_validate({**settings, "index": {"write": True}})
@@ -203,17 +186,11 @@ def test_a_run_killed_in_any_phase_ends_in_the_same_bytes(tmp_path, units_of, de
     output = deduplicate(units, config, whole, "local")
     expected = contents(whole)
     assert sum(name.startswith("index/") for name in expected) == 5 * 4 + 2
-    files = [path for path in whole.rglob("*") if path.is_file()]
-    made = sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.suffix == ".json"))
-    assert len(made) > 80
-    for last in range(3, len(made), 13):  # as kills leave it: what was made later is absent
-        killed = tmp_path / f"killed-{last}"
-        for path in made[:last]:
-            copy = killed / path.relative_to(whole)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, copy)
-        assert deduplicate(units, config, killed, "local") == output
-        assert contents(killed) == expected
+    killed = killed_copies(whole, 3, 13, "work/.aside-verify-u00001-1234")
+    assert len(killed) >= 6
+    for folder in killed:
+        assert deduplicate(units, config, folder, "local") == output
+        assert contents(folder) == expected
 
 
 @pytest.fixture

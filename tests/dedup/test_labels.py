@@ -27,6 +27,7 @@ import zstandard
 
 from headrace import artifact
 from headrace.dedup.components import connected_components
+from headrace.dedup.document import DocumentDedup
 from headrace.dedup.levels import Dedup, deduplicate
 
 UNLABELLED = {  # removed, the document that it repeats, Jaccard similarity
@@ -95,3 +96,42 @@ def test_recall_and_precision(tmp_path, shared, documents_file, name):
         if sets[gone] and score < 1:
             assert score >= 0.75
             assert score == pytest.approx(len(sets[gone] & sets[kept]) / len(sets[gone] | sets[kept]), abs=1e-6)
+
+
+@pytest.fixture
+def removed_from(tmp_path, documents_file, removals):
+    """A function: the records of real files as documents with ids of their own; id -> kept id of what goes by the defaults."""
+
+    def run(files):
+        names, units = {}, []
+        for rank, path in enumerate(files):
+            records = read_lines(path)
+            names.update({f"r{rank}-{row}": record["id"] for row, record in enumerate(records)})
+            units.append(documents_file(tmp_path, rank, [record["text"] for record in records]))
+        return {names[gone]: names[kept] for gone, (_, kept, _) in removals(tmp_path, units, DocumentDedup()).items()}
+
+    return run
+
+
+def test_the_planted_duplicates_of_the_corpus_are_found(shared, removed_from):
+    files = sorted(path for path in (shared / "data" / "corpus").glob("*.zst") if "truth" not in path.name)
+    removed = removed_from(files)
+    truth = read_lines(shared / "data" / "corpus" / "truth.jsonl.zst")
+    exact = [pair for pair in truth if pair["kind"] == "exact_duplicate"]
+    near = [pair for pair in truth if pair["kind"] == "near_duplicate" and pair["word5_jaccard"] >= 0.8]
+    assert len(exact) == 150
+    assert all(pair["id"] in removed or pair["of"] in removed for pair in exact)
+    assert sum(pair["id"] in removed or pair["of"] in removed for pair in near) >= 0.95 * len(near) > 40
+
+
+def test_graded_edits_are_found_by_their_similarity(shared, removed_from):
+    path = shared / "data" / "dedup" / "graded_edits.jsonl.zst"
+    removed = removed_from([path])
+    texts = {record["id"]: record["text"] for record in read_lines(path)}
+    truth = read_lines(path.with_name("graded_edits.truth.jsonl.zst"))
+    high = [pair for pair in truth if pair["word5_jaccard"] >= 0.8]
+    assert sum(pair["a"] in removed or pair["b"] in removed for pair in high) >= 0.95 * len(high) > 90
+    sets = shingle_sets(texts)
+    labelled = {frozenset((pair["a"], pair["b"])) for pair in truth}
+    for gone, kept in removed.items():
+        assert frozenset((gone, kept)) in labelled or len(sets[gone] & sets[kept]) / len(sets[gone] | sets[kept]) >= 0.75

@@ -7,13 +7,12 @@ import json
 import random
 import shutil
 
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from headrace import artifact, schema, shuffle
+from headrace import artifact
 from headrace.dedup import sentence
 from headrace.dedup.document import DocumentDedup
 from headrace.dedup.levels import Dedup, deduplicate
@@ -25,51 +24,38 @@ LINES = ["ab", "AB”", "cd 1", "CD 2", " ef", "。", ""]
 PARAGRAPHS = ["ab", " ab\t", "AB", "c  d", "c d", "-", ""]
 
 
-def write_unit(folder, rank, texts, rejected=(), priority=0):
-    """A documents file and, beside it, the verdicts of an earlier stage that rejects some of its rows."""
-    docs = [(rank << 32) + row for row in range(len(texts))]
-    nothing = pa.nulls(len(texts), pa.string())
-    columns = [docs, [f"r{rank}-{row}" for row in range(len(texts))], texts, ["s"] * len(texts), nothing, nothing, nothing]
-    table = pa.table([pa.array(c, f.type) for c, f in zip(columns, schema.DOCUMENTS)], schema=schema.DOCUMENTS)
-    name = f"u{rank:05d}"
-    artifact.write_table(table, folder / "documents" / f"{name}.parquet", row_group_rows=7)
-    reasons = pa.array(["gopher" if row in rejected else None for row in range(len(texts))], pa.string())
-    artifact.write_table(pa.table({"doc": pa.array(docs, pa.int64()), "reason": reasons}), folder / "earlier" / f"{name}.parquet")
-    paths = {"documents": str(folder / "documents" / f"{name}.parquet"), "verdicts": [str(folder / "earlier" / f"{name}.parquet")]}
-    return {"id": name, "source": "s", "priority": priority, **paths}
-
-
-def rows_of(folder, kind):
-    return [row for path in sorted((folder / kind).iterdir()) for row in artifact.read_table(path).to_pylist()]
-
-
 def dedup(config, document=None):
     return Dedup(document=document, sentence=SentenceDedup(**config))
 
 
-def run(folder, units, config, document=None):
-    """Cuts, id -> [(start, end, kept id)], and the ids of the documents that were too short afterwards."""
-    out = folder / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    records = deduplicate(units, dedup(config, document), out, "local").units
-    removed = [row for row in rows_of(out, "removed") if row["level"] == "sentence"]
-    whole = [row for row in removed if row["start"] is None]
-    assert all(row["end"] is row["kept_id"] is row["score"] is None for row in whole)
-    short = {row["doc"]: row["id"] for row in whole}
-    assert set(short) == {row["doc"] for row in rows_of(out, "verdicts") if row["reason"] == "short_after_sentence_dedup"}
-    assert sum(record["rejected"].get("short_after_sentence_dedup", 0) for record in records) == len(short)
-    cuts = {}
-    for row in removed:
-        if row["start"] is not None:
-            assert row["score"] == 1
-            cuts.setdefault(row["id"], []).append((row["start"], row["end"], row["kept_id"]))
-    texts = {row["id"]: row["text"] for unit in units for row in artifact.read_table(unit["documents"]).to_pylist()}
-    for name, found in cuts.items():
-        bounds = list(itertools.chain([0], *(cut[:2] for cut in found), [len(texts[name])]))
-        assert bounds == sorted(bounds)
-        assert all(start < end for start, end, _ in found)
-    assert sum(record["counters"]["sentence_cuts"] for record in records) == sum(map(len, cuts.values()))
-    return cuts, set(short.values())
+@pytest.fixture(scope="session")
+def run(rows_of):
+    """A function: cuts, id -> [(start, end, kept id)], and the ids of the documents that were too short afterwards."""
+
+    def run(folder, units, config, document=None):
+        out = folder / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        records = deduplicate(units, dedup(config, document), out, "local").units
+        removed = [row for row in rows_of(out, "removed") if row["level"] == "sentence"]
+        whole = [row for row in removed if row["start"] is None]
+        assert all(row["end"] is row["kept_id"] is row["score"] is None for row in whole)
+        short = {row["doc"]: row["id"] for row in whole}
+        assert set(short) == {row["doc"] for row in rows_of(out, "verdicts") if row["reason"] == "short_after_sentence_dedup"}
+        assert sum(record["rejected"].get("short_after_sentence_dedup", 0) for record in records) == len(short)
+        cuts = {}
+        for row in removed:
+            if row["start"] is not None:
+                assert row["score"] == 1
+                cuts.setdefault(row["id"], []).append((row["start"], row["end"], row["kept_id"]))
+        texts = {row["id"]: row["text"] for unit in units for row in artifact.read_table(unit["documents"]).to_pylist()}
+        for name, found in cuts.items():
+            bounds = list(itertools.chain([0], *(cut[:2] for cut in found), [len(texts[name])]))
+            assert bounds == sorted(bounds)
+            assert all(start < end for start, end, _ in found)
+        assert sum(record["counters"]["sentence_cuts"] for record in records) == sum(map(len, cuts.values()))
+        return cuts, set(short.values())
+
+    return run
 
 
 def remaining(text, cuts):
@@ -144,23 +130,29 @@ def corpora(pieces, ends):
 KEEPS = st.sampled_from(["first", "none", 1, 2, 3])
 
 
-def check(folder, corpus, priorities, config):
-    units = [
-        write_unit(folder, rank, ["".join(pieces) for pieces in texts], priority=priority)
-        for rank, (texts, priority) in enumerate(zip(corpus, priorities))
-    ]
-    documents = [
-        ((priority, rank, row), f"r{rank}-{row}", pieces)
-        for rank, (texts, priority) in enumerate(zip(corpus, priorities))
-        for row, pieces in enumerate(texts)
-    ]
-    config = {"unit": "sentence", **config}
-    cuts, short = run(folder, units, config)
-    assert (cuts, short) == by_definition(documents, **config)
-    if config["keep"] in ("first", 1):  # what is cut here stays elsewhere
-        parts = [(name, *part) for _, name, pieces in documents for part in units_of(pieces, config["unit"])]
-        left = {key for name, start, _, _, key, _ in parts if not any(first <= start < end for first, end, _ in cuts.get(name, ()))}
-        assert left == {key for _, _, _, _, key, _ in parts}
+@pytest.fixture(scope="session")
+def check(documents_file, run):
+    """A function: hold the cuts of a corpus against the definition."""
+
+    def check(folder, corpus, priorities, config):
+        units = [
+            documents_file(folder, rank, ["".join(pieces) for pieces in texts], priority=priority)
+            for rank, (texts, priority) in enumerate(zip(corpus, priorities))
+        ]
+        documents = [
+            ((priority, rank, row), f"r{rank}-{row}", pieces)
+            for rank, (texts, priority) in enumerate(zip(corpus, priorities))
+            for row, pieces in enumerate(texts)
+        ]
+        config = {"unit": "sentence", **config}
+        cuts, short = run(folder, units, config)
+        assert (cuts, short) == by_definition(documents, **config)
+        if config["keep"] in ("first", 1):  # what is cut here stays elsewhere
+            parts = [(name, *part) for _, name, pieces in documents for part in units_of(pieces, config["unit"])]
+            left = {key for name, start, _, _, key, _ in parts if not any(first <= start < end for first, end, _ in cuts.get(name, ()))}
+            assert left == {key for _, _, _, _, key, _ in parts}
+
+    return check
 
 
 @settings(max_examples=40, deadline=None)
@@ -172,7 +164,7 @@ def check(folder, corpus, priorities, config):
     min_words=st.integers(0, 6),
     min_units=st.integers(1, 4),
 )
-def test_cuts_of_sentences_are_those_of_the_definition(tmp_path_factory, corpus, priorities, span, keep, min_words, min_units):
+def test_cuts_of_sentences_are_those_of_the_definition(tmp_path_factory, check, corpus, priorities, span, keep, min_words, min_units):
     config = {"span": span, "keep": keep, "min_words": min_words, "min_units": min_units}
     check(tmp_path_factory.mktemp("c"), corpus, priorities, config)
 
@@ -180,7 +172,9 @@ def test_cuts_of_sentences_are_those_of_the_definition(tmp_path_factory, corpus,
 @pytest.mark.parametrize("unit, pieces", [("line", LINES), ("paragraph", PARAGRAPHS)])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), priorities=st.permutations([0, 0, 1]), span=st.integers(1, 3), keep=KEEPS, min_units=st.integers(1, 4))
-def test_cuts_of_lines_and_paragraphs_are_those_of_the_definition(tmp_path_factory, unit, pieces, data, priorities, span, keep, min_units):
+def test_cuts_of_lines_and_paragraphs_are_those_of_the_definition(
+    tmp_path_factory, check, unit, pieces, data, priorities, span, keep, min_units
+):
     corpus = data.draw(corpora(pieces, ["\n", "\r\n"]))
     config = {"unit": unit, "span": span, "keep": keep, "min_words": 0, "min_units": min_units}
     check(tmp_path_factory.mktemp("c"), corpus, priorities, config)
@@ -191,19 +185,19 @@ SHARED = "Nobody saw the fox. It crossed the road. Then it was gone. "
 BEHIND = "We never spoke of it. That is all."
 
 
-def test_all_but_the_first_of_a_three_sentence_span_are_discarded(tmp_path):
+def test_all_but_the_first_of_a_three_sentence_span_are_discarded(tmp_path, documents_file, run):
     two = "Something else altogether. " + SHARED.replace(". ", "!  ").upper() + "The end of it."
     texts = [BEFORE + SHARED + BEHIND, two, "Nobody saw the fox. It crossed the road. So did we."]
-    cuts, short = run(tmp_path, [write_unit(tmp_path, 0, texts)], ANY)
+    cuts, short = run(tmp_path, [documents_file(tmp_path, 0, texts)], ANY)
     assert cuts == {"r0-1": [(27, 27 + len(SHARED) + 3, "r0-0")]}  # two sentences of a span are none
     assert remaining(two, cuts["r0-1"]) == "Something else altogether. The end of it."
     assert short == set()
 
 
-def test_a_cut_leaves_the_lines_of_a_text(tmp_path):
+def test_a_cut_leaves_the_lines_of_a_text(tmp_path, documents_file, run):
     alone = SHARED.strip()
     texts = [SHARED + "Some.", f"One. {alone}\nTwo.", f"Three.\n{alone}\n\n Four.", f"Five.\n{SHARED}Six.", f"Seven. {alone}\r\n", SHARED]
-    cuts, _ = run(tmp_path, [write_unit(tmp_path, 0, texts)], ANY)
+    cuts, _ = run(tmp_path, [documents_file(tmp_path, 0, texts)], ANY)
     left = [remaining(text, cuts.get(f"r0-{row}", [])) for row, text in enumerate(texts)]
     assert left == [texts[0], "One. \nTwo.", "Three.\n Four.", "Five.\nSix.", "Seven. \r\n", ""]
 
@@ -218,96 +212,67 @@ def test_a_cut_leaves_the_lines_of_a_text(tmp_path):
         ("none", {"r0-0": [(0, 2, "r0-1")], "r0-1": [(0, 2, "r0-0")], "r0-2": [(0, 4, "r0-0")]}),
     ],
 )
-def test_how_many_occurrences_stay(tmp_path, keep, expected):
+def test_how_many_occurrences_stay(tmp_path, documents_file, run, keep, expected):
     texts = ["a\nb\n", "a\nc\n", "a\na\nd\n"]
-    assert run(tmp_path, [write_unit(tmp_path, 0, texts)], {"unit": "line", "span": 1, "keep": keep, **ANY})[0] == expected
+    assert run(tmp_path, [documents_file(tmp_path, 0, texts)], {"unit": "line", "span": 1, "keep": keep, **ANY})[0] == expected
 
 
-def test_a_document_that_repeats_itself_names_itself(tmp_path):
-    units = [write_unit(tmp_path, 0, ["x\ny\n" * 3])]
+def test_a_document_that_repeats_itself_names_itself(tmp_path, documents_file, run):
+    units = [documents_file(tmp_path, 0, ["x\ny\n" * 3])]
     assert run(tmp_path, units, {"unit": "line", "span": 2, **ANY})[0] == {"r0-0": [(4, 12, "r0-0")]}
     assert run(tmp_path, units, {"unit": "line", "span": 2, "keep": "none", **ANY})[0] == {"r0-0": [(0, 12, "r0-0")]}
 
 
-def test_units_without_content_are_no_repeats_of_one_another(tmp_path):
+def test_units_without_content_are_no_repeats_of_one_another(tmp_path, documents_file, run):
     texts = ["One.\n* * *\n—\n\n* * *\nTwo.\n", "* * *\n—\n\n* * *\nThree.\n", "***", "***", "", ""]
-    assert run(tmp_path, [write_unit(tmp_path, 0, texts)], {"span": 1, **ANY}) == ({}, set())
+    assert run(tmp_path, [documents_file(tmp_path, 0, texts)], {"span": 1, **ANY}) == ({}, set())
 
 
-def test_priority_decides_whose_copy_stays(tmp_path):
-    units = [write_unit(tmp_path, rank, [f"{rank} only.\n" + SHARED], priority=priority) for rank, priority in enumerate([2, 1, 2])]
+def test_priority_decides_whose_copy_stays(tmp_path, documents_file, run):
+    units = [documents_file(tmp_path, rank, [f"{rank} only.\n" + SHARED], priority=priority) for rank, priority in enumerate([2, 1, 2])]
     cuts, _ = run(tmp_path, units, ANY)
     assert {name: [kept for _, _, kept in found] for name, found in cuts.items()} == {"r0-0": ["r1-0"], "r2-0": ["r1-0"]}
 
 
-def test_only_documents_that_stand_are_compared(tmp_path):
+def test_only_documents_that_stand_are_compared(tmp_path, documents_file, run):
     near = SHARED + BEFORE + BEHIND
     texts = [SHARED + "Rejected before. No more.", near, near + " ", SHARED + "And then the rain came back. Again we went home."]
-    units = [write_unit(tmp_path, 0, texts, rejected={0})]
+    units = [documents_file(tmp_path, 0, texts, rejected={0})]
     cuts, _ = run(tmp_path, units, ANY, DocumentDedup(bands=64, rows=1))
     assert cuts == {"r0-3": [(0, len(SHARED), "r0-1")]}
 
 
 @pytest.mark.parametrize("words, units, short", [(50, 3, True), (9, 1, False), (10, 1, True), (0, 3, False), (0, 4, True)])
-def test_what_is_left_too_short_goes(tmp_path, words, units, short):
+def test_what_is_left_too_short_goes(tmp_path, documents_file, run, words, units, short):
     rest = "One two three. Four five six. Seven eight nine."
     texts = [SHARED, SHARED + rest, "Only a few words. That nobody repeats."]
-    cuts, gone = run(tmp_path, [write_unit(tmp_path, 0, texts)], {"min_words": words, "min_units": units})
+    cuts, gone = run(tmp_path, [documents_file(tmp_path, 0, texts)], {"min_words": words, "min_units": units})
     assert set(cuts) == {"r0-1"}
     assert gone == ({"r0-1"} if short else set())
 
 
-def test_a_position_beyond_sixteen_bits(tmp_path):
+def test_a_position_beyond_sixteen_bits(tmp_path, documents_file, run):
     lines = [f"line {number:x}\n" for number in range(70_000)]
     texts = ["".join(lines), "x\n" + "".join(lines[66_000:66_003])]
-    cuts, _ = run(tmp_path, [write_unit(tmp_path, 0, texts[::-1])], {"unit": "paragraph", **ANY})
+    cuts, _ = run(tmp_path, [documents_file(tmp_path, 0, texts[::-1])], {"unit": "paragraph", **ANY})
     start = len("".join(lines[:66_000]))
     assert cuts == {"r0-1": [(start, start + len("".join(lines[66_000:66_003])), "r0-0")]}
 
 
-def test_a_thousand_copies_of_one_document(tmp_path):
-    units = [write_unit(tmp_path, rank, [SHARED + BEHIND] * 250) for rank in range(4)]
+def test_a_thousand_copies_of_one_document(tmp_path, documents_file, run):
+    units = [documents_file(tmp_path, rank, [SHARED + BEHIND] * 250) for rank in range(4)]
     cuts, short = run(tmp_path, units, {})
     assert len(cuts) == len(short) == 999
     assert set(map(tuple, cuts.values())) == {((0, len(SHARED + BEHIND), "r0-0"),)}
 
 
-def test_files_without_documents_and_without_kept_documents(tmp_path):
-    units = [write_unit(tmp_path, 0, []), write_unit(tmp_path, 1, [SHARED], rejected={0}), write_unit(tmp_path, 2, [SHARED])]
+def test_files_without_documents_and_without_kept_documents(tmp_path, documents_file, run):
+    units = [documents_file(tmp_path, 0, []), documents_file(tmp_path, 1, [SHARED], rejected={0}), documents_file(tmp_path, 2, [SHARED])]
     assert run(tmp_path, units, ANY) == ({}, set())
 
 
-def planted(folder, seed=1, files=3):
-    """Files of documents of sentences that recur in and across them, some rejected before, priorities that differ."""
-    rng = random.Random(seed)
-    stock = [" ".join(rng.choices(["uno", "dos", "tres", "seis"], k=4)).capitalize() for _ in range(12)]
-    texts = [
-        ["".join(rng.choice(stock) + rng.choice([". ", "!\n"]) for _ in range(rng.randrange(25))) for _ in range(40)] for _ in range(files)
-    ]
-    rejected = [{row for row in range(40) if rng.random() < 0.1} for _ in range(files)]
-    return [write_unit(folder, rank, texts[rank], rejected[rank], rng.randrange(2)) for rank in range(files)]
-
-
-def contents(folder):
-    return {f"{kind}/{path.name}": path.read_bytes() for kind in ("verdicts", "removed") for path in sorted((folder / kind).iterdir())}
-
-
-PLANTED = {"min_words": 20, "min_units": 2}
-
-
-def test_neither_the_order_of_units_nor_the_partitions_change_a_byte(tmp_path, monkeypatch):
-    units = planted(tmp_path)
-    records = deduplicate(units, dedup(PLANTED), tmp_path / "out", "local").units
-    expected = contents(tmp_path / "out")
-    assert sum(record["rejected"]["short_after_sentence_dedup"] for record in records) > 10
-    monkeypatch.setattr(shuffle, "PARTITION_BYTES", 1500)
-    assert deduplicate(units[::-1], dedup(PLANTED), tmp_path / "again", "local").units == records
-    assert len(list((tmp_path / "again" / "work" / "repeated-spans").glob("*.parquet"))) > 10
-    assert contents(tmp_path / "again") == expected
-
-
 @pytest.mark.parametrize("keep", ["first", "none", 2])
-def test_the_cuts_do_not_depend_on_how_the_documents_are_filed(tmp_path, keep):
+def test_the_cuts_do_not_depend_on_how_the_documents_are_filed(tmp_path, documents_file, run, keep):
     rng = random.Random(2)
     stock = [f"{a}{b}\n" for a in "abc" for b in "xyz"]
     texts = ["".join(rng.choices(stock, k=rng.randrange(12))) for _ in range(60)]
@@ -315,7 +280,7 @@ def test_the_cuts_do_not_depend_on_how_the_documents_are_filed(tmp_path, keep):
     for size in (60, 20, 7):
         names = [f"r{rank}-{row}" for rank in range(-(-60 // size)) for row in range(min(size, 60 - rank * size))]
         number = {name: place for place, name in enumerate(names)}
-        units = [write_unit(tmp_path / str(size), rank, texts[first : first + size]) for rank, first in enumerate(range(0, 60, size))]
+        units = [documents_file(tmp_path / str(size), rank, texts[first : first + size]) for rank, first in enumerate(range(0, 60, size))]
         cuts, short = run(tmp_path / str(size), units, {"unit": "line", "keep": keep, "span": 2, "min_words": 0, "min_units": 2})
         renamed = {number[name]: [(start, end, number[kept]) for start, end, kept in rows] for name, rows in cuts.items()}
         found.append((renamed, {number[name] for name in short}))
@@ -323,31 +288,9 @@ def test_the_cuts_do_not_depend_on_how_the_documents_are_filed(tmp_path, keep):
     assert len(found[0][0]) > 20
 
 
-def test_a_run_killed_in_any_phase_ends_in_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(shuffle, "PARTITION_BYTES", 6000)
-    units, config = planted(tmp_path), dedup(PLANTED, DocumentDedup())
-    whole = tmp_path / "whole"
-    records = deduplicate(units, config, whole, "local")
-    expected = contents(whole)
-    files = [path for path in whole.rglob("*") if path.is_file()]
-    made = sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.suffix == ".json"))  # a record after what it records
-    assert len(made) > 90  # and a kill after every ninth
-    for last in range(3, len(made), 9):
-        # As a kill leaves it: what was made later is absent, and a file that was being written lies aside.
-        killed = tmp_path / f"killed-{last}"
-        for path in made[:last]:
-            copy = killed / path.relative_to(whole)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, copy)
-        aside = killed / "work" / ".aside-sentence-u00001-1234"
-        aside.mkdir(parents=True)
-        (aside / "half.parquet").write_bytes(b"PAR1")
-        assert deduplicate(units, config, killed, "local") == records
-        assert contents(killed) == expected
-
-
-def test_the_output_and_its_version_change_together(tmp_path):
-    deduplicate(planted(tmp_path), dedup(PLANTED), tmp_path / "out", "local")
+def test_the_output_and_its_version_change_together(tmp_path, repeated_sentences, rows_of):
+    records = deduplicate(repeated_sentences(tmp_path), dedup({"min_words": 20, "min_units": 2}), tmp_path / "out", "local").units
+    assert sum(record["rejected"]["short_after_sentence_dedup"] for record in records) > 10
     rows = [rows_of(tmp_path / "out", kind) for kind in ("verdicts", "removed")]
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     assert (sentence.VERSION, digest[:16]) == (1, "6d8bc2719a172014")
@@ -359,14 +302,14 @@ def test_a_configuration_that_means_nothing_is_refused(wrong):
         SentenceDedup(**wrong)
 
 
-def test_paragraphs_are_dolma_s(tmp_path, shared):
+def test_paragraphs_are_dolma_s(tmp_path, shared, documents_file, run):
     folder = shared / "data" / "filter_parity" / "dolma"
     names = ("input__deduper__documents__000.json.gz", "expected__dedupe-paragraphs.json.gz")
     documents, expected = (
         [json.loads(line) for line in gzip.decompress((folder / name).read_bytes()).splitlines() if line] for name in names
     )
     texts = [row["text"] for row in documents]
-    cuts, _ = run(tmp_path, [write_unit(tmp_path, 0, texts)], {"unit": "paragraph", "span": 1, **ANY})
+    cuts, _ = run(tmp_path, [documents_file(tmp_path, 0, texts)], {"unit": "paragraph", "span": 1, **ANY})
     for row, (text, attributes) in enumerate(zip(texts, expected)):
         spans = [(start, end) for start, end, _ in attributes["attributes"]["bff_duplicate_paragraph_spans"]]
         merged = [bounds for bounds in itertools.chain(*spans) if sum(bounds in span for span in spans) == 1]

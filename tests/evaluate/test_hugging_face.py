@@ -154,7 +154,7 @@ def test_code_that_comes_with_a_model_is_never_run(folder, tmp_path):
 )
 def test_settings_that_need_more_than_the_folder_are_refused(folder, settings):
     change(folder, **settings)
-    with pytest.raises(ConfigError, match=r"config\.json: .* not scored"):
+    with pytest.raises(ConfigError, match=r"config\.json: .* not read"):
         load_hugging_face(folder)
 
 

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from headrace.checkpoint import CheckpointError
 from headrace.checkpoint.write import Writer
 from headrace.evaluate.load import load_checkpoint
-from headrace.model import DecoderConfig, build_model
+from headrace.model import DecoderConfig, EncoderDecoderConfig, build_model
 
 
 def test_the_weights_and_what_belongs_to_them(trained):
@@ -48,3 +48,14 @@ def test_tensors_of_another_model_are_refused(trained):
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=r"do not fit the model.*blocks\.2\."):
         load_checkpoint(checkpoint)
+
+
+def test_an_encoder_decoder_is_refused(trained, tmp_path):
+    tokens, _ = trained
+    config = EncoderDecoderConfig(layers=1, encoder_layers=1, hidden=8, heads=2).sized(64, 16)
+    about = {"model": config.model_dump(mode="json"), "state": {"step": 7}, "config": {}, "layout": {}, "versions": {}}
+    writer = Writer(tmp_path, 7)
+    for name, parameter in build_model(config, seed=1).named_weights():
+        writer.add("model", name, parameter)
+    with pytest.raises(ValueError, match="an encoder_decoder gives no probability"):
+        load_checkpoint(writer.publish(about, tokens / "tokenizer.json"))

@@ -13,6 +13,7 @@ def test_targets_are_the_next_tokens_and_none_follows_an_end_of_text() -> None:
     assert example.targets.tolist() == [[5, 0, 6, 0, 7]]
     assert example.weights.tolist() == [[True, True, False, True, False]]
     assert example.num_targets == 3
+    assert CausalLM().corrupt(torch.tensor([[4, 5, 0]]), 0, torch.tensor([9])).aux[..., 3].tolist() == [[9, 9]]
 
 
 def test_a_uniform_model_costs_the_logarithm_of_the_vocabulary_a_target() -> None:

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,8 @@ class Lab:
         write_store(folder, streams, vocab_size=97, eos=0, sequence_length=16)
         (folder / "tokenizer.json").write_text("{}")
 
-    def spec(self, folder: Path, name: str, **train: Any) -> dict[str, Any]:
-        """Specification of the run folder/name: six steps, unless `train` says otherwise."""
+    def spec(self, folder: Path, name: str, model: Mapping[str, Any] | None = None, **train: Any) -> dict[str, Any]:
+        """Specification of the run folder/name: six steps, unless `train` says otherwise, of a small decoder, unless `model` does."""
         settings = {
             "steps": 6,
             "batch": {"global": 12, "micro": 2},
@@ -63,13 +64,14 @@ class Lab:
             "tokens": str(folder / "tokens"),
             "seed": 7,
             "mixture": {"a": 1.0, "b": 2.0},
-            "model": {"layers": 2, "hidden": 32, "heads": 4, "kv_heads": 2, "mlp": 34},
+            "model": {"layers": 2, "hidden": 32, "heads": 4, "kv_heads": 2, "mlp": 34, **(model or {})},
+            "objective": {"name": "continuation" if model and model.get("architecture") == "encoder_decoder" else "causal"},
             "train": settings,
         }
 
     def run(self, folder: Path, world: int, cases: Sequence[Case], torchrun: bool = False) -> None:
         """Run the cases, one after the other, on `world` ranks."""
-        arguments = [str(HERE / "run_cases.py"), str(folder)]
+        arguments = [str(HERE / "run_cases.py")]
         for case in cases:
             path = folder / f"{Path(case.spec['run']).name}.json"
             path.write_text(json.dumps({"spec": case.spec, "begin": case.begin and str(case.begin), "file_limit": case.file_limit}))
@@ -78,7 +80,8 @@ class Lab:
             launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
             started = [self._start([*launcher, *arguments], {})]
         else:
-            ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)} for rank in range(world)]
+            meet = {"WORLD_SIZE": str(world), "RENDEZVOUS": str(folder / f"rendezvous-{uuid.uuid4().hex}")}  # a file serves once
+            ranks = [{**meet, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
             started = [self._start(arguments, rank) for rank in ranks]
         outputs = [process.communicate(timeout=500)[0] for process in started]
         assert [process.returncode for process in started] == [0] * len(started), "\n".join(outputs)

@@ -18,9 +18,12 @@ def test_it_reads_the_names_of_the_yaml() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"layout": {"tensor": 2}}, "f.yaml: layout: tensor = 2, but this version splits a run over data-parallel ranks only"),
-        ({"layout": {"pipeline": 4}}, "set train.layout.pipeline=1"),
-        ({"layout": {"zero": 4}}, "f.yaml: layout.zero = 4"),
+        ({"layout": {"zero": 4}}, "f.yaml: layout.zero = 4: input should be less than or equal to 3"),
+        ({"layout": {"tensr": 2}}, "f.yaml: layout.tensr: unknown key; did you mean 'tensor'?"),
+        ({"layout": "atuo"}, "f.yaml: layout = 'atuo': input should be 'auto'; did you mean 'auto'?"),
+        ({"num_workers": [4, 2]}, "num_workers = [4, 2]: the first is the fewest, the second the most"),
+        ({"num_workers": 0}, "f.yaml: num_workers = 0: input should be greater than 0"),
+        ({"checkpoint": {"every": "atuo"}}, "f.yaml: checkpoint.every = 'atuo': input should be 'auto'; did you mean 'auto'?"),
         (
             {"batch": {"global": 30, "micro": 4}, "layout": {"data": 2}},
             "train.batch.global = 30 is not a multiple of micro (4) x data-parallel size (2) = 8; the nearest that fits is 32.",
@@ -39,5 +42,5 @@ def test_mistakes_name_the_place_and_the_way_out(values: dict[str, object], mess
 def test_a_layout_is_held_against_the_workers() -> None:
     layout = validate(TrainConfig, {"layout": {"data": 2}}, "f.yaml").layout
     assert layout.data_size(2) == 2
-    with pytest.raises(ConfigError, match=r"train\.layout\.data = 2, but 3 workers were started; set train\.layout\.data=3"):
+    with pytest.raises(ConfigError, match=r"data 2 x tensor 1 x pipeline 1 does not make 3 workers; 2 are needed"):
         layout.data_size(3)

@@ -25,9 +25,10 @@ class Sequences(Protocol):
 
 @dataclass(frozen=True)
 class Loader:
-    """Step s reads samples s x B to (s + 1) x B - 1, B the global batch; data-parallel rank r of D every D-th from the r-th.
+    """Batch b holds samples b x B to (b + 1) x B - 1, B the global batch; data-parallel rank r of D reads every D-th from the r-th.
 
-    So the sequences of a step, taken over all ranks, are the same for every D, and no rank keeps a position of its own.
+    So the sequences of a batch, taken over all ranks, are the same for every D, and no rank keeps a position of its own. Optimizer
+    step s takes batch s, unless data was left out before it.
     """
 
     store: Sequences
@@ -44,16 +45,21 @@ class Loader:
                 f"x data-parallel size {self.data_size}."
             )
 
-    def read(self, step: int) -> npt.NDArray[np.int64]:
-        """This rank's sequences of step 0, 1, ...: int64 [global_batch / data_size, L + 1]."""
-        start = step * self.global_batch
+    def numbers(self, batch: int) -> npt.NDArray[np.int64]:
+        """Which samples of the run this rank reads of batch 0, 1, ...: int64 [global_batch / data_size]."""
+        start = batch * self.global_batch
+        return np.arange(start + self.data_rank, start + self.global_batch, self.data_size, dtype=np.int64)
+
+    def read(self, batch: int) -> npt.NDArray[np.int64]:
+        """This rank's sequences of batch 0, 1, ...: int64 [global_batch / data_size, L + 1]."""
+        start = batch * self.global_batch
         source, index = self.order.samples(start, start + self.global_batch)
         mine = slice(self.data_rank, None, self.data_size)
         names = self.order.sources
         return np.stack([self.store.sequence(names[s], "train", int(i)) for s, i in zip(source[mine], index[mine])])
 
-    def micro_batches(self, step: int) -> Iterator[npt.NDArray[np.int64]]:
-        """The same in passes of int64 [micro_batch, L + 1]."""
-        sequences = self.read(step)
+    def micro_batches(self, batch: int) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """The same in passes: sequences int64 [micro_batch, L + 1], and which samples of the run they are, int64 [micro_batch]."""
+        sequences, numbers = self.read(batch), self.numbers(batch)
         for first in range(0, len(sequences), self.micro_batch):
-            yield sequences[first : first + self.micro_batch]
+            yield sequences[first : first + self.micro_batch], numbers[first : first + self.micro_batch]

@@ -5,10 +5,11 @@ from headrace.checkpoint.canonical import (
     Reader,
     checkpoint_name,
     committed,
+    digests,
     load_model,
     newest_valid,
     read_manifest,
     verify,
 )
 
-__all__ = ["CheckpointError", "Reader", "checkpoint_name", "committed", "load_model", "newest_valid", "read_manifest", "verify"]
+__all__ = ["CheckpointError", "Reader", "checkpoint_name", "committed", "digests", "load_model", "newest_valid", "read_manifest", "verify"]

@@ -2,21 +2,26 @@
 
 A checkpoint is a folder `step-00000100` that appears whole, by one rename:
 
-    model.safetensors       float32 weights under their canonical names; further files model-00001.safetensors, ... past 2 GB each
+    model.safetensors       float32 weights under their canonical names; further files model-00001.safetensors, ... past 2 GiB each
     optimizer.safetensors   `<state>/<name>` for every optimizer state tensor (exp_avg, exp_avg_sq), and `step`, how often it was
                             updated; absent before the first step
     tokenizer.json          the tokenizer that the model's ids belong to
     manifest.json           written last: files[{path, bytes, sha256}], tensors{name: {shape, dtype, file}}, model, state{step,
                             samples, tokens, ...}, config, layout, versions
 
-No tensor is cut or padded for the layout that wrote it, and nothing is pickled. Equal training gives equal bytes.
+Where several ranks wrote, their files are called model-writer-0003.safetensors, model-writer-0003-00001.safetensors, and so on.
+No tensor is cut or padded for the layout that wrote it, and nothing is pickled: which file a tensor is in is all that the layout
+decides. Equal training in an equal layout gives equal bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,7 +30,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from headrace import storage
-from headrace.model.config import ModelConfig
+from headrace.checkpoint.tensor_file import as_bytes
+from headrace.model.config import ModelConfig, model_config
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "headrace-checkpoint", 1
@@ -80,15 +86,9 @@ def verify(folder: Path) -> list[str]:
         manifest = read_manifest(folder)
     except CheckpointError as error:
         return [str(error)]
-    breaches = []
-    for entry in manifest["files"]:
-        path = folder / entry["path"]
-        if not path.is_file():
-            breaches.append(f"{path}: missing")
-        elif path.stat().st_size != entry["bytes"]:
-            breaches.append(f"{path}: {path.stat().st_size} bytes, its manifest says {entry['bytes']}")
-        elif storage.file_entry(folder, path)["sha256"] != entry["sha256"]:
-            breaches.append(f"{path}: its SHA-256 differs from its manifest's")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading and hashing let other threads run
+        looked_at = pool.map(lambda entry: _breach(folder, entry), manifest["files"])
+        breaches = [breach for breach in looked_at if breach is not None]
     if breaches:
         return breaches
     try:
@@ -99,6 +99,22 @@ def verify(folder: Path) -> list[str]:
     except (CheckpointError, SafetensorError, OSError) as error:
         breaches.append(f"{folder}: {error}")
     return breaches
+
+
+def _breach(folder: Path, entry: Mapping[str, Any]) -> str | None:
+    """What is wrong with one of the files that a manifest lists."""
+    path = folder / entry["path"]
+    try:
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            return f"{path}: {size} bytes, its manifest says {entry['bytes']}"
+        if storage.file_entry(folder, path)["sha256"] != entry["sha256"]:
+            return f"{path}: its SHA-256 differs from its manifest's"
+    except FileNotFoundError:
+        return f"{path}: missing"
+    except OSError as error:  # a bad sector, say
+        return f"{path}: cannot be read: {error}"
+    return None
 
 
 def newest_valid(root: Path) -> tuple[Path | None, list[str]]:
@@ -153,6 +169,12 @@ class Reader:
         return self._files[path]
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every tensor's bytes, by name: what two checkpoints hold, compared whatever layouts wrote them."""
+    with Reader(folder) as reader:
+        return {name: hashlib.sha256(as_bytes(reader.get(name))).hexdigest() for name in reader.manifest["tensors"]}
+
+
 def load_model(folder: Path) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
     """Configuration and float32 weights of a checkpoint's model.
 
@@ -160,7 +182,7 @@ def load_model(folder: Path) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
         CheckpointError: it was never committed.
     """
     with Reader(folder) as reader:
-        return ModelConfig.model_validate(reader.manifest["model"]), dict(_weights(reader))
+        return model_config(reader.manifest["model"]), dict(_weights(reader))
 
 
 def _weights(reader: Reader) -> Iterator[tuple[str, torch.Tensor]]:

@@ -29,6 +29,7 @@ from headrace.events import EventSink, event_log
 from headrace.report import write_report
 from headrace.run import RunConfig, resolved_yaml
 from headrace.train.spec import resumable, train_spec, training_done
+from headrace.train.start import record
 
 log = logging.getLogger("headrace")
 
@@ -242,10 +243,16 @@ def run_on_cluster(config: RunConfig, upto: Upto) -> bool:
         ConfigError: the folder cannot be written to, another driver is at work on it, or its training had another configuration.
         RunError: a job failed for good.
     """
+    if upto == "scores" and config.model.architecture != "decoder":
+        raise ConfigError(
+            f"model.architecture = {config.model.architecture}: checkpoints are scored as decoders; `headrace train` trains it without scores."
+        )
     run = storage.writable_folder(config.folder, "out")
     with sole_driver(run):
         event = event_log(run)
         refuse_other_training(config, upto)
+        if config.train.start is not None:
+            record(config.train.start, run)
         pipeline.refer(config)
         storage.note(run / "config.yaml", resolved_yaml(config).encode())
         if is_finished(config, upto):

@@ -15,7 +15,7 @@ from headrace import storage
 from headrace.artifact import QualityGateError, StageError
 from headrace.config import ConfigError
 from headrace.control.jobs import error_path
-from headrace.ingest.objects import StorageError
+from headrace.ingest.object_store import StorageError
 
 log = logging.getLogger("headrace")
 

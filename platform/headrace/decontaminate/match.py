@@ -62,6 +62,9 @@ def _shift(bits: npt.NDArray[np.uint64]) -> np.uint64:
     return np.uint64(65 - (64 * len(bits)).bit_length())
 
 
+# Numba's cache sees changes of a compiled function's own file only: so no compiled function calls one of another file, nor inlines one.
+
+
 @njit(nogil=True, cache=True, inline="always")
 def _code_point(data: Any, i: Any) -> Any:
     """The code point at byte `i` of valid UTF-8 and its length in bytes."""
@@ -188,6 +191,7 @@ def _match(
                 line = word
                 if word == stop:
                     break
+            # Written out for either length: as a function, though inlined, it made the whole search a third slower.
             rolling = rolling * BASE + hashes[word]
             if word - first >= n:
                 rolling -= hashes[word - n] * power

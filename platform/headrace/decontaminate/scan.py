@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from headrace import artifact
 from headrace.decontaminate.index import load_index
@@ -19,10 +17,7 @@ from headrace.decontaminate.match import Finds, find
 from headrace.stage import UnitResult
 from headrace.text.cuts import Cuts
 from headrace.text.folding import folded_words
-from headrace.verdicts import cuts_of, kept_rows
-
-BATCH_BYTES = 4 << 20  # of text at a time; a longer document is a batch of its own
-FLUSH_ROWS = 1 << 16
+from headrace.verdicts import cuts_of, kept_rows, text_batches
 
 # By document, then by the word at which the n-gram begins. Code points into the text, end exclusive; `chars` are those of the document.
 FOUND = pa.schema([("doc", pa.int64()), ("gram", pa.int64()), ("start", pa.int64()), ("end", pa.int64()), ("chars", pa.int64())])
@@ -63,23 +58,6 @@ def scan(unit: dict[str, Any], folder: Path) -> UnitResult:
     if unit["judge"] == "paragraph":
         artifact.write_table(pa.concat_tables(paragraphs), folder / "work" / "paragraphs" / f"{unit['id']}.parquet")
     return UnitResult(counters={"scanned_bytes": text_bytes})
-
-
-def text_batches(path: Path, wanted: npt.NDArray[np.bool_]) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
-    """Numbers (int64 [N]) and texts (an Arrow array) of the `wanted` documents (bool [rows]), about BATCH_BYTES at a time."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        stop = 0
-        for group in range(file.metadata.num_row_groups):
-            start, stop = stop, stop + file.metadata.row_group(group).num_rows
-            if not wanted[start:stop].any():
-                continue
-            num_bytes = file.metadata.row_group(group).total_byte_size
-            rows = max(1, min(1 << 16, (stop - start) * BATCH_BYTES // max(1, num_bytes)))
-            for batch in file.iter_batches(rows, row_groups=[group], columns=["doc", "text"], use_threads=False):
-                chosen = batch.filter(pa.array(wanted[start : start + len(batch)]))
-                start += len(batch)
-                if len(chosen):
-                    yield chosen["doc"].to_numpy(), chosen["text"]
 
 
 def standing(finds: Finds, docs: npt.NDArray[np.int64], cuts: Cuts) -> npt.NDArray[np.bool_]:

@@ -1,13 +1,12 @@
-"""Reading what the phases of deduplication leave for one another: documents in batches, integer tables by range."""
+"""What the phases of deduplication leave for one another: integer tables, written in row groups and read by range."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,27 +15,6 @@ from headrace import artifact
 
 FLUSH_BYTES = 8 << 20  # of integers that wait to be written together
 FLUSH_ROWS = 1 << 16  # of them that a pass takes at a time
-BATCH_BYTES = 4 << 20  # of text at a time; a longer document is a batch of its own
-
-
-def text_batches(path: Path, wanted: npt.NDArray[np.bool_]) -> Iterator[tuple[npt.NDArray[np.int64], list[str]]]:
-    """Numbers (int64 [N]) and texts of the `wanted` documents (bool [rows]), about BATCH_BYTES at a time.
-
-    Row groups without a wanted document are not read.
-    """
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        stop = 0
-        for group in range(file.metadata.num_row_groups):
-            start, stop = stop, stop + file.metadata.row_group(group).num_rows
-            if not wanted[start:stop].any():
-                continue
-            num_bytes = file.metadata.row_group(group).total_byte_size
-            rows = max(1, min(1 << 16, (stop - start) * BATCH_BYTES // max(1, num_bytes)))
-            for batch in file.iter_batches(rows, row_groups=[group], columns=["doc", "text"]):
-                chosen = batch.filter(pa.array(wanted[start : start + len(batch)]))
-                start += len(batch)
-                if len(chosen):
-                    yield chosen["doc"].to_numpy(), chosen["text"].to_pylist()
 
 
 class RowWriter:

@@ -20,7 +20,7 @@ from headrace.dedup.presets import Shingle
 from headrace.dedup.spans import TextUnitSigner
 from headrace.dedup.token_ids import IdsSigner
 from headrace.stage import UnitResult
-from headrace.verdicts import kept_rows
+from headrace.verdicts import kept_rows, text_batches
 
 SEED = 5  # of the hash functions: signatures of different runs can be compared
 
@@ -45,7 +45,8 @@ class Signer(Protocol):
 def sign(unit: dict[str, Any], folder: Path) -> UnitResult:
     """The signatures of one documents file for every level that is on; documents that an earlier stage rejected are left out."""
     signers = _signers(unit, folder)
-    for docs, texts in sidecars.text_batches(Path(unit["documents"]), kept_rows(unit)):
+    for docs, batch in text_batches(Path(unit["documents"]), kept_rows(unit)):
+        texts = batch.to_pylist()
         for signer in signers:
             signer.add(docs, texts)
     for signer in signers:

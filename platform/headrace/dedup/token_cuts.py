@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace import artifact, schema
-from headrace.dedup import sidecars
 from headrace.dedup.cuts import CUTS, DROPPED, tables_before, write_level
 from headrace.dedup.token_ids import TokenIds, ids_folder
 from headrace.dedup.token_offsets import offsets_of
 from headrace.stage import UnitResult
 from headrace.text.cuts import Cuts, remaining
 from headrace.text.shingles import word_hashes
+from headrace.verdicts import text_batches
 
 SHORT = "short_after_token_dedup"
 PROBABLE_CHARS = 16  # of a word and what stands between it and the next
@@ -92,8 +92,8 @@ def _short(unit: Mapping[str, Any], cuts: pa.Table) -> pa.Table:
         wanted = np.zeros(file.metadata.num_rows, bool)
     wanted[schema.rows_of(own.doc)] = unit["token"]["min_words"] > 0
     short = [np.empty(0, np.int64)]
-    for docs, texts in sidecars.text_batches(Path(unit["documents"]), wanted):
-        left = [remaining(text, both.of(doc)) for doc, text in zip(docs.tolist(), texts)]
+    for docs, texts in text_batches(Path(unit["documents"]), wanted):
+        left = [remaining(text, both.of(doc)) for doc, text in zip(docs.tolist(), texts.to_pylist())]
         short.append(docs[fewer_words(left, unit["token"]["min_words"])])
     doc = pa.array(np.concatenate(short))
     nothing = pa.nulls(len(doc))

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from headrace import schema
-from headrace.dedup import sidecars
 from headrace.dedup.token_ids import TokenIds
 from headrace.text.encoding import Spelling, cached_spelling, cached_tokenizer
+from headrace.verdicts import text_batches
 
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
@@ -77,8 +77,8 @@ def offsets_of(unit: Mapping[str, Any], held: TokenIds, rows: Int64s) -> Iterato
         with pq.ParquetFile(unit["documents"]) as file:
             wanted = np.zeros(file.metadata.num_rows, bool)
         wanted[schema.rows_of(held.doc[unspelled])] = True
-        for docs, texts in sidecars.text_batches(Path(unit["documents"]), wanted):
-            for row, text in zip(held.rows_of(docs).tolist(), texts):
+        for docs, texts in text_batches(Path(unit["documents"]), wanted):
+            for row, text in zip(held.rows_of(docs).tolist(), texts.to_pylist()):
                 offsets = TokenOffsets.looked_up(cached_tokenizer(path), text)
                 assert len(offsets.begins) == held.tokens[row], f"document {held.doc[row]}: encoded again, its tokens are others"
                 yield row, offsets

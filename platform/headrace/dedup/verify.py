@@ -21,6 +21,7 @@ from headrace.dedup.presets import Shingle
 from headrace.dedup.shingle_sets import SetWriter, ShingleSets
 from headrace.stage import UnitResult
 from headrace.text.shingles import distinct_sets
+from headrace.verdicts import text_batches
 
 CHUNK_PAIRS = 1 << 20  # verified, and then reduced, at a time
 
@@ -81,8 +82,8 @@ def write_shingle_sets(unit: dict[str, Any], folder: Path) -> UnitResult:
     wanted[schema.rows_of(docs)] = True
     shingle = Shingle.model_validate(unit["document"]["shingle"])
     with SetWriter(folder / "work" / "shingles" / f"{unit['id']}.sets", int(wanted.sum())) as writer:
-        for found, texts in sidecars.text_batches(Path(unit["documents"]), wanted):
-            writer.write(schema.rows_of(found), *distinct_sets(*shingle.of(texts)))
+        for found, texts in text_batches(Path(unit["documents"]), wanted):
+            writer.write(schema.rows_of(found), *distinct_sets(*shingle.of(texts.to_pylist())))
     return UnitResult()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ import numpy.typing as npt
 import torch
 import xxhash
 
-from headrace import __version__, storage
+from headrace import storage
 from headrace.artifact import Artifact, read_table
 from headrace.evaluate.excerpts import token_characters
 from headrace.evaluate.load import LoadedModel, load_checkpoint
-from headrace.evaluate.metrics import METRICS, estimate
+from headrace.evaluate.metrics import METRICS, row_of
+from headrace.evaluate.result import publish
 from headrace.evaluate.scoring import score_ids
-from headrace.stage import peak_memory
 
 BENCHMARKS = "benchmarks"
 ITEM_TOKENS = 1024  # of an item; what is longer is scored by its beginning
@@ -77,10 +76,10 @@ def score_benchmarks(checkpoint: Path, decontaminated: Artifact, items: int, out
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scored = np.array([len(each) >= 2 for each in ids], dtype=bool)
     texts = [each for each in ids if len(each) >= 2]
-    found = score_ids(loaded.model.to(device), texts, loaded.eos, loaded.config.sequence_length, loaded.config.vocab_size)
-    columns = dict(zip(("nats", "correct"), found, strict=True))
+    scores = score_ids(loaded.model.to(device), texts, loaded.eos, loaded.config.sequence_length, loaded.config.vocab_size)
+    columns = dict(zip(("nats", "correct"), scores, strict=True))
     columns |= {"tokens": np.array([len(each) - 1 for each in texts], dtype=np.int64), "num_bytes": num_bytes[scored]}
-    result = {
+    found = {
         "suite": BENCHMARKS,
         "checkpoint": checkpoint.name,
         "step": int(loaded.manifest["state"]["step"]),
@@ -92,13 +91,8 @@ def score_benchmarks(checkpoint: Path, decontaminated: Artifact, items: int, out
         "scored_tokens": int(columns["tokens"].sum()),
         "bytes": int(columns["num_bytes"].sum()),
         "n_documents": len(texts),
-        "definition": DEFINITION,
-        "harness_version": __version__,
-        "seconds": round(time.monotonic() - started, 3),
-        "peak_rss_bytes": peak_memory(),
     }
-    storage.write_json(out, result)
-    return result
+    return publish(out, found, DEFINITION, started)
 
 
 def choose_items(table: dict[str, list[Any]], items: int) -> Chosen:
@@ -156,17 +150,5 @@ def _rows(chosen: Chosen, scored: npt.NDArray[np.bool_], columns: dict[str, npt.
         if not here.any():
             continue
         for metric in METRICS:
-            found = estimate(metric, {key: column[here] for key, column in columns.items()})
-            rows.append(
-                {
-                    "metric": metric.name,
-                    "source": name,
-                    "items": part,
-                    "value": found.value if math.isfinite(found.value) else None,
-                    "stderr": found.stderr,
-                    "ci95": list(found.ci95) if found.ci95 else None,
-                    "n_documents": found.n_documents,
-                    "unit": metric.unit,
-                }
-            )
+            rows.append(row_of(metric, name, {key: column[here] for key, column in columns.items()}, items=part))
     return rows

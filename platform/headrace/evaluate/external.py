@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from tokenizers import Encoding, Tokenizer
 
-from headrace import __version__, storage
+from headrace import storage
 from headrace.config import ConfigError
 from headrace.evaluate.excerpts import DEFINITION, choose
 from headrace.evaluate.hugging_face import HuggingFaceModel, load_hugging_face
 from headrace.evaluate.metrics import DocumentScores, rows
 from headrace.evaluate.passages import Passage, passages
+from headrace.evaluate.result import publish
 from headrace.evaluate.scoring import GPU_LOGITS_AT_ONCE, LOGITS_AT_ONCE, score_windows
 from headrace.evaluate.suite import FAST, EvaluateConfig
-from headrace.stage import peak_memory
 from headrace.tokens.store import TokenStore
 
 # Tokens of a window, unless the model's context is shorter or the run's sequences are longer: a window's logits over 128k entries then
@@ -95,7 +95,7 @@ def score_external(folder: Path, tokens: Path, config: EvaluateConfig, out: Path
     nats, correct = score_encoded(loaded, encoded, window, tracked)
     counts = np.array([len(each.ids) - each.scored for each in encoded], dtype=np.int64)
     scores = DocumentScores(excerpts.source, excerpts.doc, counts, excerpts.num_bytes, nats, correct)
-    result = {
+    found = {
         "suite": FAST,
         "name": out.stem,
         "folder": str(folder.absolute()),
@@ -111,13 +111,8 @@ def score_external(folder: Path, tokens: Path, config: EvaluateConfig, out: Path
         "window": window,
         "lead": [loaded.tokenizer.id_to_token(token) for token in loaded.lead],
         "end_of_text": None if loaded.eos is None else loaded.tokenizer.id_to_token(loaded.eos),
-        "definition": EXTERNAL_DEFINITION,
-        "harness_version": __version__,
-        "seconds": round(time.monotonic() - started, 3),
-        "peak_rss_bytes": peak_memory(),
     }
-    storage.write_json(out, result)
-    return result
+    return publish(out, found, EXTERNAL_DEFINITION, started)
 
 
 def _refuse_another(out: Path, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,10 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from headrace import storage
+from headrace.checkpoint.model_folder import CONFIG, TOKENIZER, read_object, read_settings, weight_files
 from headrace.config import ConfigError
 
-CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
-INDEX = f"{WEIGHTS}.index.json"
 EXTRA = "pip install 'headrace[evaluate]'"
-# What a configuration may ask for beyond weights and a known architecture, and why that is refused.
-REFUSED = {
-    "quantization_config": "quantized weights need further packages and score as another model",
-    "attn_implementation": "it may name a kernel to fetch",
-    "experts_implementation": "it may name a kernel to fetch",
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,7 @@ def load_hugging_face(folder: Path) -> HuggingFaceModel:
         ConfigError: transformers is not installed; or the folder lacks a file, holds its weights as pickle, asks for code of its own, is
             no causal language model, or its parts do not fit each other.
     """
-    settings = _settings(folder)
+    settings = read_settings(folder)
     files = weight_files(folder, settings)
     tokenizer = _tokenizer(folder)
     model = _causal_model(folder)
@@ -86,65 +78,6 @@ def load_hugging_face(folder: Path) -> HuggingFaceModel:
         architecture=type(model).__name__,
         files=[folder / CONFIG, folder / TOKENIZER, *files],
     )
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """config.json, if nothing in it asks for more than weights and a known architecture."""
-    if not folder.is_dir():
-        raise ConfigError(
-            f"{folder}: no such folder. Models are never fetched: download it first, and give the folder that holds {CONFIG}."
-        )
-    missing = [name for name in (CONFIG, TOKENIZER) if not (folder / name).is_file()]
-    if missing:
-        raise ConfigError(
-            f"{folder}: {' and '.join(missing)} missing; a model in the Hugging Face format is {CONFIG}, {TOKENIZER}, {WEIGHTS}."
-        )
-    if (folder / "adapter_config.json").is_file():
-        raise ConfigError(f"{folder}: holds an adapter (adapter_config.json); merge it into its model and give that one's folder.")
-    settings = _json(folder / CONFIG)
-    for part in (settings, *(value for value in settings.values() if isinstance(value, dict))):
-        for name, why in REFUSED.items():
-            if part.get(name) is not None:
-                raise ConfigError(f"{folder / CONFIG}: {name} = {part[name]!r}: not scored, since {why}.")
-    return settings
-
-
-def weight_files(folder: Path, settings: dict[str, Any]) -> list[Path]:
-    """The safetensors files that hold the model's weights, by name.
-
-    Checked here and not left to `use_safetensors`: transformers takes the names of files out of config.json and out of the index, and
-    loads one that does not end in .safetensors with pickle.
-
-    Raises:
-        ConfigError: there are none, or a listed one is missing, is no safetensors file or lies outside the folder.
-    """
-    asked = settings.get("transformers_weights")
-    named = str(asked or (WEIGHTS if (folder / WEIGHTS).is_file() else INDEX))
-    if Path(named).name != named or not named.endswith((".safetensors", ".safetensors.index.json")):
-        raise ConfigError(f"{folder / CONFIG}: transformers_weights = {asked!r}: only safetensors files in the folder itself are opened.")
-    if not (folder / named).is_file():
-        found = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".ckpt"})
-        held = f"; {', '.join(found[:3])} can run code when loaded, and is never opened: convert it to safetensors" if found else ""
-        raise ConfigError(f"{folder}: no {asked or WEIGHTS}{held}.")
-    names = [named]
-    if named.endswith(".index.json"):
-        names = sorted({str(name) for name in _json(folder / named).get("weight_map", {}).values()})
-    for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ConfigError(f"{folder / named}: lists {name!r}; only safetensors files in the folder itself are opened.")
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder}: {name} is missing; download the model again.")
-    return [folder / name for name in names]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON ({error}); download the model again.") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: holds a {type(value).__name__} where an object is expected; download the model again.")
-    return value
 
 
 def _tokenizer(folder: Path) -> Tokenizer:
@@ -175,7 +108,7 @@ def _end_of_text(folder: Path, settings: dict[str, Any], tokenizer: Tokenizer) -
     The latter counts only where it is a special token: configurations hold numbers that nobody chose.
     """
     path = folder / "tokenizer_config.json"
-    named = _json(path).get("eos_token") if path.is_file() else None
+    named = read_object(path).get("eos_token") if path.is_file() else None
     if named is not None:
         found = tokenizer.token_to_id(named["content"] if isinstance(named, dict) else named)
         return int(found) if found is not None else None
@@ -199,7 +132,7 @@ def _causal_model(folder: Path) -> Any:
         if storage.is_full(error):
             raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        own = "; code that comes with a model is never run" if "auto_map" in _json(folder / CONFIG) else ""
+        own = "; code that comes with a model is never run" if "auto_map" in read_object(folder / CONFIG) else ""
         raise ConfigError(f"{folder}: transformers {transformers.__version__} cannot load it: {first}{own}") from None
     unset = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if unset:  # transformers fills them with random numbers and a warning

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 
 from headrace.checkpoint import load_model, read_manifest
-from headrace.model import ModelConfig, build_model
+from headrace.model import SizedDecoder, build_model
 from headrace.tokens.tokenizer import end_of_text
 
 
@@ -22,7 +22,7 @@ class LoadedModel:
     model: torch.nn.Module
     tokenizer: Tokenizer
     manifest: Mapping[str, Any]
-    config: ModelConfig
+    config: SizedDecoder
     eos: int
 
 
@@ -31,10 +31,12 @@ def load_checkpoint(folder: Path) -> LoadedModel:
 
     Raises:
         FileNotFoundError: the checkpoint was never committed, or one of its files is gone.
-        ValueError: its tensors do not fit its model's configuration, or its tokenizer has no end-of-text token.
+        ValueError: its tensors do not fit its model's configuration, it is no decoder, or its tokenizer has no end-of-text token.
     """
     manifest = read_manifest(folder)
     config, tensors = load_model(folder)
+    if not isinstance(config, SizedDecoder):
+        raise ValueError(f"{folder}: an {config.architecture} gives no probability of a text as a whole; only decoders are evaluated.")
     model = build_model(config, seed=None)
     parameters = dict(model.named_parameters())
     wrong = sorted(parameters.keys() ^ tensors.keys()) or [name for name, made in parameters.items() if made.shape != tensors[name].shape]

@@ -73,8 +73,9 @@ class NextTokenAccuracy(Config):
         return correct.sum(axis=-1) / tokens.sum(axis=-1)
 
 
-MetricConfig = Annotated[BitsPerByte | TokenPerplexity | NextTokenAccuracy, Field(discriminator="name")]
-METRICS: tuple[BitsPerByte | TokenPerplexity | NextTokenAccuracy, ...] = (BitsPerByte(), TokenPerplexity(), NextTokenAccuracy())
+Metric = BitsPerByte | TokenPerplexity | NextTokenAccuracy
+MetricConfig = Annotated[Metric, Field(discriminator="name")]
+METRICS: tuple[Metric, ...] = (BitsPerByte(), TokenPerplexity(), NextTokenAccuracy())
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Estimate:
     n_documents: int
 
 
-def estimate(metric: BitsPerByte | TokenPerplexity | NextTokenAccuracy, columns: Mapping[str, np.ndarray], seed: int = 0) -> Estimate:
+def estimate(metric: Metric, columns: Mapping[str, np.ndarray], seed: int = 0) -> Estimate:
     """A metric over documents, with the bootstrap over documents for its error.
 
     Documents are the unit of sampling, since the tokens of one are not independent; the interval is the percentile interval of
@@ -117,6 +118,21 @@ def estimate(metric: BitsPerByte | TokenPerplexity | NextTokenAccuracy, columns:
     return Estimate(value, float(resampled.std(ddof=1)), (float(low), float(high)), documents)
 
 
+def row_of(metric: Metric, source: str, columns: Mapping[str, np.ndarray], **part: str) -> dict[str, Any]:
+    """A metric's result row; `part`: which documents of the source it is taken over, where that is not all."""
+    found = estimate(metric, columns)
+    return {
+        "metric": metric.name,
+        "source": source,
+        **part,
+        "value": found.value if math.isfinite(found.value) else None,
+        "stderr": found.stderr,
+        "ci95": list(found.ci95) if found.ci95 else None,
+        "n_documents": found.n_documents,
+        "unit": metric.unit,
+    }
+
+
 def rows(scores: DocumentScores) -> list[dict[str, Any]]:
     """Every metric over all documents ("all", pooled: weighted by what was scored) and for each source, as result rows."""
     result = []
@@ -125,16 +141,5 @@ def rows(scores: DocumentScores) -> list[dict[str, Any]]:
         if not len(columns["tokens"]):
             continue
         for metric in METRICS:
-            found = estimate(metric, columns)
-            result.append(
-                {
-                    "metric": metric.name,
-                    "source": source or "all",
-                    "value": found.value if math.isfinite(found.value) else None,
-                    "stderr": found.stderr,
-                    "ci95": list(found.ci95) if found.ci95 else None,
-                    "n_documents": found.n_documents,
-                    "unit": metric.unit,
-                }
-            )
+            result.append(row_of(metric, source or "all", columns))
     return result

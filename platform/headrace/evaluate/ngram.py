@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from headrace import __version__, storage
 from headrace.evaluate.excerpts import DEFINITION, choose
 from headrace.evaluate.metrics import DocumentScores, rows
+from headrace.evaluate.result import publish
 from headrace.evaluate.suite import EvaluateConfig
-from headrace.stage import peak_memory
 from headrace.tokens.store import TokenStore
 
 Array = np.ndarray[Any, Any]
@@ -248,7 +247,7 @@ def score_baselines(tokens: Path, config: EvaluateConfig, out: Path) -> dict[str
                 "metrics": metrics,
             }
         )
-    result = {
+    found = {
         "baselines": baselines,
         "tokens_fingerprint": store.fingerprint,
         "max_tokens": config.max_tokens,
@@ -257,10 +256,5 @@ def score_baselines(tokens: Path, config: EvaluateConfig, out: Path) -> dict[str
         "scored_tokens": int((excerpts.tokens - 1).sum()),
         "bytes": int(excerpts.num_bytes.sum()),
         "n_documents": len(excerpts),
-        "definition": DEFINITION,
-        "harness_version": __version__,
-        "seconds": round(time.monotonic() - started, 3),
-        "peak_rss_bytes": peak_memory(),
     }
-    storage.write_json(out, result)
-    return result
+    return publish(out, found, DEFINITION, started)

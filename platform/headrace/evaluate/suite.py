@@ -11,13 +11,13 @@ import torch
 from pydantic import PositiveInt
 from tokenizers import Tokenizer
 
-from headrace import __version__, storage
+from headrace import storage
 from headrace.config import Config
 from headrace.evaluate.excerpts import DEFINITION, choose
 from headrace.evaluate.load import load_checkpoint
 from headrace.evaluate.metrics import rows
+from headrace.evaluate.result import publish
 from headrace.evaluate.scoring import score
-from headrace.stage import peak_memory
 from headrace.tokens.store import TokenStore
 
 FAST = "fast"
@@ -58,7 +58,7 @@ def evaluate_checkpoint(checkpoint: Path, tokens: Path, config: EvaluateConfig, 
     scores = score(loaded.model.to(device), store, excerpts, loaded.config.sequence_length, loaded.config.vocab_size)
     loss = float(scores.nats.sum() / scores.tokens.sum())
     manifest_entry = storage.file_entry(checkpoint, checkpoint / "manifest.json")
-    result = {
+    found = {
         "suite": FAST,
         "checkpoint": checkpoint.name,
         "step": int(loaded.manifest["state"]["step"]),
@@ -71,10 +71,5 @@ def evaluate_checkpoint(checkpoint: Path, tokens: Path, config: EvaluateConfig, 
         "bytes": int(scores.num_bytes.sum()),
         "n_documents": len(excerpts),
         "max_tokens": config.max_tokens,
-        "definition": DEFINITION,
-        "harness_version": __version__,
-        "seconds": round(time.monotonic() - started, 3),
-        "peak_rss_bytes": peak_memory(),
     }
-    storage.write_json(out, result)
-    return result
+    return publish(out, found, DEFINITION, started)

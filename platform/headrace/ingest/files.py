@@ -13,7 +13,8 @@ from pathlib import Path
 import xxhash
 
 from headrace.config import ConfigError
-from headrace.ingest.objects import SCHEME, Place, StoredObject, find_objects
+from headrace.ingest.object_listing import find_objects
+from headrace.ingest.objects import SCHEME, Place, StoredObject
 from headrace.ingest.source import Format, Source
 from headrace.ingest.streams import COMPRESSIONS
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from headrace.config import ConfigError
 from headrace.ingest.files import InputFile, digested, find_files
-from headrace.ingest.objects import StorageError
+from headrace.ingest.object_store import StorageError
 from headrace.ingest.read_parquet import row_group_bytes
 from headrace.ingest.source import Source
 from headrace.ingest.streams import compression

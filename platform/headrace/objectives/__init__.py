@@ -1,7 +1,13 @@
 """One training objective a file: what is asked of a sequence, and what a wrong answer costs."""
 
-from headrace.objectives.causal import CausalLM, Example
+from typing import Annotated
 
-ObjectiveConfig = CausalLM  # a union discriminated by `name` once there is a second one
+from pydantic import Field
 
-__all__ = ["CausalLM", "Example", "ObjectiveConfig"]
+from headrace.objectives.causal import CausalLM
+from headrace.objectives.continuation import Continuation
+from headrace.objectives.example import Example
+
+ObjectiveConfig = Annotated[CausalLM | Continuation, Field(discriminator="name")]
+
+__all__ = ["CausalLM", "Continuation", "Example", "ObjectiveConfig"]

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import torch
 from torch import Tensor
 
 from headrace.config import Config
 from headrace.model.aux import decoder_aux
-from headrace.objectives.cross_entropy import cross_entropy
-
-
-class Example(NamedTuple):
-    """A micro-batch as the model and the loss see it."""
-
-    tokens: Tensor  # int64 [B, T], what the model reads
-    aux: Tensor  # int64 [B, T, 2], position and segment
-    targets: Tensor  # int64 [B, T], what it should say
-    weights: Tensor  # bool [B, T], whether that answer counts
-
-    def to(self, device: torch.device) -> Example:
-        return Example(*(tensor.to(device, non_blocking=True) for tensor in self))
-
-    @property
-    def num_targets(self) -> int:
-        return int(self.weights.sum())
+from headrace.model.tensor_parallel import ALONE, TensorParallel
+from headrace.objectives.example import Example, summed_nats
 
 
 class CausalLM(Config):
@@ -37,12 +21,15 @@ class CausalLM(Config):
 
     name: Literal["causal"] = "causal"
 
-    def corrupt(self, sequences: Tensor, eos: int) -> Example:
-        """Inputs and targets of T positions from int64 [B, T + 1] tokens of packed documents."""
-        tokens, targets = sequences[:, :-1].contiguous(), sequences[:, 1:].contiguous()
-        return Example(tokens, decoder_aux(tokens, eos), targets, tokens != eos)
+    def corrupt(self, sequences: Tensor, eos: int, samples: Tensor | None = None) -> Example:
+        """Inputs and targets of T positions from int64 [B, T + 1] tokens of packed documents.
 
-    def loss(self, logits: Tensor, example: Example) -> tuple[Tensor, Tensor]:
-        """Sum of nats, float32, and number of targets, int64, of logits [B, T, vocab_size]."""
-        weights = example.weights.flatten()
-        return cross_entropy(logits.flatten(0, 1), example.targets.flatten(), weights), weights.sum()
+        Args:
+            samples: int64 [B], the sequences' numbers in the run.
+        """
+        tokens, targets = sequences[:, :-1].contiguous(), sequences[:, 1:].contiguous()
+        return Example(tokens, decoder_aux(tokens, eos, samples), targets, tokens != eos)
+
+    def loss(self, logits: Tensor, example: Example, tensor: TensorParallel = ALONE) -> tuple[Tensor, Tensor]:
+        """Sum of nats, float32, and number of targets, int64, of logits [B, T, V], or of this rank's share of their columns."""
+        return summed_nats(logits, example, tensor)

@@ -112,6 +112,9 @@ def _table(form: Form) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint32]]:
     return two_stage(flat)
 
 
+# Numba's cache sees changes of a compiled function's own file only: so no compiled function calls one of another file, nor inlines one.
+
+
 @njit(inline="always")
 def _code_point(data: Any, position: Any) -> Any:
     """The code point at a byte of valid UTF-8, and its length in bytes."""

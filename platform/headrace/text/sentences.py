@@ -116,6 +116,9 @@ def _abbreviations() -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
     return np.array(packed[0], np.uint64), np.array(packed[1], np.uint64)
 
 
+# Numba's cache sees changes of a compiled function's own file only: so no compiled function calls one of another file, nor inlines one.
+
+
 @njit(inline="always")
 def _code_point(data: Any, position: Any) -> Any:
     """The code point at a byte of valid UTF-8, and its length in bytes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
 from headrace.config import Config, ConfigError
 
@@ -16,16 +16,13 @@ class Layout(Config):
     tensor: PositiveInt = 1  # ranks that share each matrix
     pipeline: PositiveInt = 1  # stages that share the layers
     zero: Annotated[int, Field(ge=0, le=3)] = 1  # shards over the data ranks: 1 optimizer state, 2 + gradients, 3 + weights
+    sequence: bool = False  # the tensor ranks share the sequence between their matrices, too (Korthikanti et al. 2022, arXiv:2205.05198)
+    offload: bool = False  # optimizer state in the memory of the host
 
-    @model_validator(mode="after")
-    def _runnable(self) -> Layout:
-        for name in ("tensor", "pipeline"):
-            if (size := getattr(self, name)) != 1:
-                raise ValueError(
-                    f"{name} = {size}, but this version splits a run over data-parallel ranks only; "
-                    f"set train.layout.{name}=1, and shard a large model with train.layout.zero=3"
-                )
-        return self
+    @property
+    def replica(self) -> int:
+        """Ranks that hold one model together."""
+        return self.tensor * self.pipeline
 
     def data_size(self, world: int) -> int:
         """Data-parallel ranks of a world of that many workers.
@@ -33,6 +30,14 @@ class Layout(Config):
         Raises:
             ConfigError: the layout asks for another number of workers.
         """
-        if self.data is not None and self.data != world:
-            raise ConfigError(f"train.layout.data = {self.data}, but {world} workers were started; set train.layout.data={world} or null.")
-        return world
+        if world % self.replica or (self.data is not None and self.data * self.replica != world):
+            wanted = self.replica * (self.data or 1)
+            raise ConfigError(
+                f"train.layout: data {self.data or 'any'} x tensor {self.tensor} x pipeline {self.pipeline} does not make {world} workers; "
+                f"{wanted} {'are' if self.data else 'or a multiple are'} needed."
+            )
+        return world // self.replica
+
+    def with_data(self, data: int) -> Layout:
+        """The same with its data-parallel size settled."""
+        return self.model_copy(update={"data": data})

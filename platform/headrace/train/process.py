@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
@@ -48,18 +49,41 @@ def join(where: torch.device) -> None:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
 
 
-def leave() -> NoReturn:
+def narrow(world: int) -> bool:
+    """Let the first `world` ranks be the whole world; whether this rank is among them. Collective, and before DeepSpeed has begun.
+
+    A layout seldom fits any number of workers. Collectives of the default group, of which DeepSpeed has many, would wait for those
+    that have nothing to do, so the group is made anew without them.
+    """
+    if world == dist.get_world_size():
+        return True
+    rank, backend = dist.get_rank(), dist.get_backend()
+    host = os.environ.get("MASTER_ADDR", "127.0.0.1")
+    store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT) if rank == 0 else None
+    port = agreed(store.port if store else None)
+    dist.barrier()
+    dist.destroy_process_group()
+    if rank >= world:
+        return False
+    os.environ["WORLD_SIZE"] = str(world)
+    store = store or dist.TCPStore(host, port, is_master=False, timeout=TIMEOUT)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
+    return True
+
+
+def leave(code: int = 0) -> NoReturn:
     """End a rank that has done its work, together with its peers.
 
     DeepSpeed keeps process groups of its own to the end, and the interpreter's end tears them down under gloo's threads: now and then
     that aborts a rank whose every result is published. So the process ends here, without that.
     """
-    dist.barrier()
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def import_deepspeed(where: torch.device) -> Any:
@@ -71,6 +95,8 @@ def import_deepspeed(where: torch.device) -> Any:
     # It calls collectives by the names that torch 2.13 is about to drop; that is no news to a user.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     if where.type == "cpu":
+        # It refuses fp16 where the processor has no instructions for it; torch computes it all the same, slowly.
+        deepspeed.accelerator.get_accelerator().is_fp16_supported = functools.partial(bool, True)
         # At start-up DeepSpeed compiles a shared-memory all-reduce that only inference uses: minutes on a small machine, and a
         # killed compiler leaves a lock on which every later start waits. An empty table of usable extensions says "none";
         # the table is a cached module attribute made to be edited (deepspeed/ops/__init__.py).

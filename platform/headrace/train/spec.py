@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.artifact import Artifact
 from headrace.checkpoint import committed, read_manifest, verify
 from headrace.config import Config, ConfigError, validate
-from headrace.model import DecoderConfig
+from headrace.model import ModelSpec
 from headrace.objectives import CausalLM, ObjectiveConfig
 from headrace.train.config import TrainConfig
+from headrace.train.start import Origin, recorded
 
 if TYPE_CHECKING:
     from headrace.run import RunConfig
 
-NOT_FIXED = ("layout", "checkpoint", "threads", "max_failures")  # parts of `train` that do not change what is computed
+# Parts of `train` that do not change what is computed, or only by how it is rounded.
+NOT_FIXED = ("layout", "num_workers", "checkpoint", "activation_checkpointing", "threads", "timeout_s", "max_failures", "may_change")
 
 
 class TrainSpec(Config):
@@ -26,9 +28,10 @@ class TrainSpec(Config):
     tokens: Path  # folder of the committed token store
     seed: int  # of the initial weights and the order of samples
     mixture: dict[str, float]  # weight of each source
-    model: DecoderConfig
+    model: ModelSpec
     objective: ObjectiveConfig = CausalLM()
     train: TrainConfig
+    start: Origin | None = None  # where the first weights come from, if not from the seed
     owed: tuple[str, ...] = ()  # evaluation suites that must have scored a checkpoint before it may be deleted
 
     @classmethod
@@ -48,6 +51,8 @@ class TrainSpec(Config):
         values = self.plain()
         train = {name: value for name, value in values["train"].items() if name not in NOT_FIXED}
         train["batch"] = {"global": self.train.batch.global_batch}
+        if self.start is not None and self.train.start is not None:  # a folder may move: its content is what counts
+            train["start"] = self.start.fixed(self.train.start.replay)
         parts = {name: values[name] for name in ("seed", "mixture", "model", "objective")}
         return {**parts, "train": train, "tokens_fingerprint": tokens_fingerprint}
 
@@ -60,7 +65,9 @@ def train_spec(config: RunConfig, tokens: Path) -> dict[str, Any]:
         seed=config.seed,
         mixture={source.name: source.weight for source in config.sources},
         model=config.model,
+        objective=config.objective,
         train=config.train,
+        start=None if config.train.start is None else recorded(config.train.start, config.folder),
         owed=("fast",),
     ).plain()
 
@@ -86,14 +93,19 @@ def resumable(values: Mapping[str, Any], tokens_fingerprint: str) -> Path | None
     newest = committed(spec.checkpoints)[-1:]
     if not newest:
         return None
-    check_unchanged(newest[0], read_manifest(newest[0])["config"], spec.fixed(tokens_fingerprint))
+    check_unchanged(newest[0], read_manifest(newest[0])["config"], spec.fixed(tokens_fingerprint), spec.train.may_change)
     return newest[0]
 
 
-def check_unchanged(checkpoint: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises ConfigError, naming every field, if a run would be resumed under a configuration that changes its numbers."""
+def check_unchanged(checkpoint: Path, then: Mapping[str, Any], now: Mapping[str, Any], may_change: Sequence[str] = ()) -> None:
+    """Raises ConfigError, naming every field, if a run would be resumed under a configuration that changes its numbers.
+
+    Args:
+        may_change: fields that were declared compatible; one stands for those below it, too.
+    """
     before, after = dict(_flat(then)), dict(_flat(now))
     changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+    changed = [name for name in changed if not any(f"{name}.".startswith(f"{field}.") for field in may_change)]
     if not changed:
         return
     if "tokens_fingerprint" in changed:
@@ -103,7 +115,8 @@ def check_unchanged(checkpoint: Path, then: Mapping[str, Any], now: Mapping[str,
         )
     lines = [f"{name} = {after.get(name)!r}, but {before.get(name)!r} so far" for name in changed]
     raise ConfigError(
-        f"{checkpoint}: the run was begun with another configuration: {'; '.join(lines)}. Restore it, or name another folder with out=PATH."
+        f"{checkpoint}: the run was begun with another configuration: {'; '.join(lines)}. Restore it, or name another folder with "
+        f"out=PATH; what may change all the same is declared with train.may_change."
     )
 
 

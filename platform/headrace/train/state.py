@@ -1,6 +1,6 @@
 """Between the engine's shards and the canonical tensors of a checkpoint, both ways, one tensor at a time.
 
-Every function is a collective: all ranks call it and see the same tensors.
+Every function is a collective: all ranks call it and go through the tensors in step.
 """
 
 from __future__ import annotations
@@ -12,57 +12,78 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from headrace.checkpoint.canonical import STATES, STEP, CheckpointError, Reader
-from headrace.model import SequentialModel
+from headrace.checkpoint.canonical import STATES, STEP
+from headrace.model.tensor_parallel import cut, joined, shard_of
+from headrace.train.groups import Ranks
+
+SCALER_STATE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")  # of DeepSpeed's dynamic loss scale
+
+Whole = Callable[[str], Tensor]  # canonical name -> whole float32 tensor on the CPU
 
 
-def gather(engine: Any) -> Iterator[tuple[Literal["model", "optimizer"], str, Tensor]]:
-    """Kind, name and whole float32 tensor of everything that a checkpoint holds; weights first."""
-    for name, parameter in engine.module.named_parameters():
-        yield "model", name, _master(engine, parameter)
+def gather(engine: Any, ranks: Ranks) -> Iterator[tuple[Literal["model", "optimizer"], str, Tensor | None]]:
+    """Kind, name and whole float32 tensor of everything that a checkpoint holds of this rank's stage; weights first.
+
+    A tensor is given to the one rank that keeps it, in turn to each data-parallel rank of the stage, and is None on the others.
+    """
+    for place, (name, parameter) in enumerate(_owned(engine)):
+        yield "model", name, _assembled(_master(engine, parameter), parameter, ranks, place)
     updates = _updates(engine)
     if updates == 0:
         return
     for state in STATES:
-        for name, parameter in engine.module.named_parameters():
-            yield "optimizer", f"{state}/{name}", _state(engine, parameter, state)
-    yield "optimizer", STEP, torch.tensor(float(updates))
+        for place, (name, parameter) in enumerate(_owned(engine)):
+            yield "optimizer", f"{state}/{name}", _assembled(_state(engine, parameter, state), parameter, ranks, place)
+    yield "optimizer", STEP, torch.tensor(float(updates)) if dist.get_rank() == 0 else None
 
 
-def fill(model: SequentialModel, reader: Reader) -> None:
-    """Set a model's weights before the engine takes it over, so that the engine's own casts and shards come out right.
-
-    Raises:
-        CheckpointError: the tensors do not fit the model.
-    """
-    parameters = dict(model.named_parameters())
-    if set(parameters) != set(reader.weights):
-        name = min(set(parameters) ^ set(reader.weights))
-        raise CheckpointError(f"{reader.folder}: its weights are not those of the model; {name} is in one of them only.")
+def fill(module: Any, whole: Whole, ranks: Ranks) -> None:
+    """Set a model's weights before the engine takes it over, so that the engine's own casts and shards come out right."""
     with torch.no_grad():
-        for name, parameter in parameters.items():
-            value = reader.get(name)
-            if value.shape != parameter.shape:
-                raise CheckpointError(f"{reader.folder}: {name} has shape {list(value.shape)}, the model needs {list(parameter.shape)}.")
-            parameter.copy_(value)
+        for name, parameter in module.named_weights():
+            parameter.copy_(_slice(whole(getattr(parameter, "tied_to", name)), parameter, ranks))
 
 
-def scatter(engine: Any, reader: Reader) -> None:
-    """Set float32 masters and optimizer state of an engine that was started around a model `fill`ed from the same checkpoint."""
-    if STEP not in reader.manifest["tensors"]:
-        _make_state(engine, 0.0)
+def scatter(engine: Any, whole: Whole, updates: float, ranks: Ranks) -> None:
+    """Set float32 masters and optimizer state of an engine that was started around a module `fill`ed from the same checkpoint."""
+    _make_state(engine, updates)
+    if not updates:
         return
-    _make_state(engine, float(reader.get(STEP)))
     where = engine.device
-    for name, parameter in engine.module.named_parameters():
-        _write(engine, parameter, None, reader.get(name).to(where))
+    for name, parameter in engine.module.named_weights():
+        name = getattr(parameter, "tied_to", name)
+        _write(engine, parameter, None, _slice(whole(name), parameter, ranks).to(where), ranks)
         for state in STATES:
-            _write(engine, parameter, state, reader.get(f"{state}/{name}").to(where))
+            _write(engine, parameter, state, _slice(whole(f"{state}/{name}"), parameter, ranks).to(where), ranks)
 
 
 def reset_state(engine: Any) -> None:
     """Optimizer state as before the first step, whatever the engine did while it started."""
     _make_state(engine, 0.0)
+
+
+def _owned(engine: Any) -> Iterator[tuple[str, Tensor]]:
+    """Weights of this stage that are not another stage's, held here, too, because they are tied."""
+    return ((name, parameter) for name, parameter in engine.module.named_weights() if not hasattr(parameter, "tied_to"))
+
+
+def _assembled(local: Tensor, parameter: Tensor, ranks: Ranks, place: int) -> Tensor | None:
+    """The whole tensor on the rank whose turn it is; collective over the tensor-parallel group."""
+    keeps = place % ranks.data_size == ranks.data_rank
+    shard = shard_of(parameter)
+    if ranks.tensor.size == 1 or shard is None:
+        return local if keeps and ranks.tensor_rank == 0 else None
+    if not keeps:
+        return None  # nor does any other rank of this tensor-parallel group
+    local = local.contiguous()
+    pieces = [torch.empty_like(local) for _ in range(ranks.tensor.size)] if ranks.tensor_rank == 0 else None
+    dist.gather(local, pieces, dst=ranks.tensor_ranks[0], group=ranks.tensor.group)
+    return None if pieces is None else joined(pieces, shard)
+
+
+def _slice(whole: Tensor, parameter: Tensor, ranks: Ranks) -> Tensor:
+    shard = shard_of(parameter)
+    return whole if shard is None or ranks.tensor.size == 1 else cut(whole, shard, ranks.tensor.rank, ranks.tensor.size)
 
 
 def _shards(engine: Any) -> list[Tensor]:
@@ -91,7 +112,7 @@ def _make_state(engine: Any, updates: float) -> None:
 
 
 def _replica(engine: Any) -> Callable[[Tensor], Tensor]:
-    """At ZeRO 0: a parameter -> the float32 tensor that AdamW updates, the parameter itself unless the model is in bf16."""
+    """At ZeRO 0: a parameter -> the float32 tensor that AdamW updates, the parameter itself unless the model is in 16 bits."""
     optimizer = engine.optimizer
     if not hasattr(optimizer, "fp32_groups"):
         return lambda parameter: parameter
@@ -119,8 +140,8 @@ def _state(engine: Any, parameter: Tensor, state: str) -> Tensor:
     return whole
 
 
-def _write(engine: Any, parameter: Tensor, state: str | None, value: Tensor) -> None:
-    """Set a parameter's optimizer state, or with None its float32 master, from the whole tensor."""
+def _write(engine: Any, parameter: Tensor, state: str | None, value: Tensor, ranks: Ranks) -> None:
+    """Set a parameter's optimizer state, or with None its float32 master, from this rank's slice of the tensor."""
     stage = engine.zero_optimization_stage()
     if stage == 0:
         replica = _replica(engine)(parameter)
@@ -132,7 +153,7 @@ def _write(engine: Any, parameter: Tensor, state: str | None, value: Tensor) -> 
 
     if stage == 3:
         # The "full" setters of ZeRO 3 cut a tensor that does not divide by the number of ranks in the wrong places.
-        value = _third_stage_shard(parameter, value)
+        value = _third_stage_shard(parameter, value, ranks)
         set_master, set_state = utils.safe_set_local_fp32_param, utils.safe_set_local_optimizer_state
     else:
         set_master, set_state = utils.safe_set_full_fp32_param, utils.safe_set_full_optimizer_state
@@ -142,9 +163,29 @@ def _write(engine: Any, parameter: Tensor, state: str | None, value: Tensor) -> 
         set_state(parameter, value, state)
 
 
-def _third_stage_shard(parameter: Any, value: Tensor) -> Tensor:
-    """This rank's part of a flattened tensor, padded with zeros to the size that every rank's part has."""
+def _third_stage_shard(parameter: Any, value: Tensor, ranks: Ranks) -> Tensor:
+    """This rank's part of a flattened tensor, padded with zeros to the size that every data-parallel rank's part has."""
     size = parameter.ds_tensor.ds_numel
-    padded = torch.zeros(size * dist.get_world_size(), dtype=value.dtype, device=value.device)
+    padded = torch.zeros(size * ranks.data_size, dtype=value.dtype, device=value.device)
     padded[: value.numel()] = value.flatten()
-    return padded.narrow(0, size * dist.get_rank(), size)
+    return padded.narrow(0, size * ranks.data_rank, size)
+
+
+def loss_scale(engine: Any) -> dict[str, float] | None:
+    """How fp16's loss is scaled at the moment, and what the next change depends on; None in other precisions."""
+    scaler = _scaler(engine)
+    return None if scaler is None else {name: float(getattr(scaler, name)) for name in SCALER_STATE if hasattr(scaler, name)}
+
+
+def set_loss_scale(engine: Any, values: dict[str, float] | None) -> None:
+    """Go on with the loss scale of a checkpoint, if both it and the engine have one."""
+    scaler = _scaler(engine)
+    if scaler is not None and values:
+        for name, value in values.items():
+            setattr(scaler, name, value if name == "cur_scale" else int(value))
+
+
+def _scaler(engine: Any) -> Any:
+    if not engine.fp16_enabled():
+        return None
+    return getattr(engine.optimizer, "loss_scale_config", None) or engine.optimizer.loss_scaler

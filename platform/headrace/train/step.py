@@ -1,14 +1,21 @@
-"""One optimizer step: forward and backward over this rank's micro-batches, the update, and what it measured."""
+"""One optimizer step: forward and backward over this rank's micro-batches, the judgement on what came of them, and the update."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from headrace.model.tensor_parallel import TensorParallel, shard_of
 from headrace.objectives import Example, ObjectiveConfig
+from headrace.train.config import Spikes
+from headrace.train.groups import Ranks
 from headrace.train.process import total
+from headrace.train.spikes import History, Verdict, verdict
 
 
 class StepResult(NamedTuple):
@@ -17,35 +24,119 @@ class StepResult(NamedTuple):
     loss: float  # nats per target, over all ranks
     grad_norm: float  # global 2-norm before clipping
     targets: int  # over all ranks
+    skipped: Verdict | None  # why the update was not made; None = it was
+    drain: bool  # a rank was asked to go
 
 
-def optimizer_step(
-    engine: Any, examples: Sequence[Example], objective: ObjectiveConfig, learning_rate: float, clip: float | None, data_size: int
-) -> StepResult:
-    """Take one optimizer step; collective.
+class SummedLoss:
+    """The loss as the engine calls it: nats times a scale, and the nats that have passed through."""
 
-    The gradient is that of (sum of nats) / (number of targets), both over all micro-batches and ranks: where packing makes the
-    numbers of targets uneven, a mean of means would weight a target by the company that it keeps. The engine averages over ranks,
-    so each micro-batch's sum is scaled by data_size / targets.
+    def __init__(self, objective: ObjectiveConfig, tensor: TensorParallel) -> None:
+        self.objective, self.tensor = objective, tensor
+        self.scale = 1.0
+        self.nats = 0.0
 
-    Args:
-        examples: this rank's micro-batches, one for each accumulation step of the engine.
-        clip: largest gradient norm where the engine was not told to clip itself (ZeRO 0 in fp32).
+    def __call__(self, logits: Tensor, labels: tuple[Tensor, Tensor]) -> Tensor:
+        """Nats of the targets int64 [B, T] that count, by weights bool [B, T], scaled: float32 scalar."""
+        targets, weights = labels
+        nats, _ = self.objective.loss(logits, Example(targets, targets, targets, weights), self.tensor)  # looks at labels alone
+        self.nats = self.nats + nats.detach().double()
+        return nats * self.scale
+
+
+@dataclass
+class Stepper:
+    """Takes the optimizer steps of one engine.
+
+    DeepSpeed's wrappers know the global gradient norm, and have averaged and clipped, just before they call the optimizer that they
+    wrap. That call is where all ranks look at the step together and leave the weights and moments as they are if it is no good.
     """
-    where = examples[0].tokens.device
-    targets = max(1.0, total([float(sum(example.num_targets for example in examples))], where)[0])
-    for group in engine.optimizer.param_groups:
-        group["lr"] = learning_rate
-    nats = torch.zeros((), dtype=torch.float64, device=where)
-    grad_norm = None
-    for place, example in enumerate(examples, start=1):
-        micro_nats, _ = objective.loss(engine(example.tokens, example.aux), example)
-        engine.backward(micro_nats * (data_size / targets), scale_wrt_gas=False)
-        nats += micro_nats.detach()
-        if place == len(examples) and engine.gradient_clipping() == 0.0 and engine.zero_optimization_stage() == 0:
-            largest = float("inf") if clip is None else clip
-            grad_norm = torch.nn.utils.clip_grad_norm_(engine.module.parameters(), largest)
-        engine.step()
-    if grad_norm is None:
-        grad_norm = engine.get_global_grad_norm()
-    return StepResult(total([float(nats)], where)[0] / targets, float(grad_norm), int(targets))
+
+    engine: Any
+    ranks: Ranks
+    loss: SummedLoss
+    clip: float | None  # where the engine was not told to clip itself, the largest gradient norm
+    own_norm: bool  # the engine gives no gradient norm: it is taken here, and the gradients are clipped
+    spikes: Spikes
+    where: torch.device
+    asked: Callable[[], bool]  # whether this rank has been asked to go
+    history: History
+    _targets: float = 1.0
+    _result: StepResult | None = None
+
+    def __post_init__(self) -> None:
+        optimizer = self.engine.basic_optimizer
+        update = optimizer.step
+
+        def step(closure: None = None) -> None:
+            # A ZeRO engine calls once for each group of parameters.
+            if self._judgement().skipped is None:
+                update()
+
+        optimizer.step = step
+
+    def take(self, examples: Sequence[Example], learning_rate: float) -> StepResult:
+        """Take one optimizer step; collective.
+
+        The gradient is that of (sum of nats) / (number of targets), both over all micro-batches and ranks: where packing makes the
+        numbers of targets uneven, a mean of means would weight a target by the company that it keeps. The engine averages over ranks,
+        so each micro-batch's sum is scaled by data_size / targets.
+
+        Args:
+            examples: this rank's micro-batches, one for each accumulation step of the engine.
+        """
+        counted = sum(example.num_targets for example in examples) if self.ranks.speaks else 0
+        self._targets = max(1.0, total([float(counted)], self.where)[0])
+        self._result, self.loss.nats = None, 0.0
+        self.loss.scale = self.ranks.data_size / self._targets
+        for group in self.engine.basic_optimizer.param_groups + self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self.ranks.layout.pipeline > 1:
+            self.loss.scale *= len(examples)  # a pipeline's engine takes the mean over micro-batches, whatever is asked of it
+            self.engine.train_batch(iter([((each.tokens, each.aux), (each.targets, each.weights)) for each in examples]))
+        else:
+            for example in examples:
+                loss = self.loss(self.engine(example.tokens, example.aux), (example.targets, example.weights))
+                self.engine.backward(loss, scale_wrt_gas=False)
+                self.engine.step()
+        if self._result is None:  # the engine found an overflow and never came to the update
+            self._result = self._measured(math.inf, overflow=True)
+        if self._result.skipped is None:
+            self.history.taken(self._result.loss, self._result.grad_norm)
+        else:
+            self.history.passed_over()
+        return self._result
+
+    def _judgement(self) -> StepResult:
+        """What came of this step, found once: collective."""
+        if self._result is None:
+            norm = None if self.own_norm else self.engine.optimizer._global_grad_norm
+            self._result = self._measured(norm)
+        return self._result
+
+    def _measured(self, norm: Any, overflow: bool = False) -> StepResult:
+        said = float(self.loss.nats) if self.ranks.speaks else 0.0
+        squares = self._squares() if norm is None else 0.0
+        nats, squares, asked = total([said, squares, float(self.asked())], self.where)
+        if norm is None:
+            norm = math.sqrt(squares) if squares >= 0 else math.nan
+            self._clip(norm)
+        loss, norm = nats / self._targets, float(norm)
+        skipped: Verdict | None = "not finite" if overflow else verdict(self.history, self.spikes, loss, norm)
+        return StepResult(loss, norm, int(self._targets), skipped, asked > 0)
+
+    def _squares(self) -> float:
+        """This rank's share of the squared global norm: every number of the model is counted by one rank."""
+        if self.ranks.data_rank:
+            return 0.0
+        counted = [
+            parameter.grad
+            for _, parameter in self.engine.module.named_weights()
+            if not hasattr(parameter, "tied_to") and (self.ranks.tensor_rank == 0 or shard_of(parameter) is not None)
+        ]
+        return float(torch.stack(torch._foreach_norm(counted)).double().square().sum()) if counted else 0.0
+
+    def _clip(self, norm: float) -> None:
+        if self.clip is not None and norm > self.clip:
+            gradients = [parameter.grad for parameter in self.engine.module.parameters()]
+            torch._foreach_mul_(gradients, self.clip / (norm + 1e-6))

@@ -23,7 +23,7 @@ from headrace.ingest.documents import GROUP_ROWS
 from headrace.ingest.listing import MAX_UNIT_BYTES, SHARE
 from headrace.stage import UnitResult
 
-DOCUMENT_BYTES = 4_400  # of a document on average
+DOCUMENT_BYTES = 4_000  # of a document on average
 SIMILARITIES = np.array([0.95, 0.9, 0.85, 0.8, 0.5])  # aimed at, of edited copies; the last is no duplicate, only a temptation
 SENTENCE = 20  # words
 EDITED, COPIED = 8, 9  # the last digit of such a document's number

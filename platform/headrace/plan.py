@@ -69,6 +69,7 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
         },
         "layout": layout,
         "model": {"parameters": parameters, "flops_per_token": flops_per_token(model), "vocab_size": model.vocab_size},
+        "start": as_json(config.train.start) if config.train.start else None,
         "budget": budget,
         "dedup": near_duplicates(config),
         "disk_bytes": disk(config, sum(text.values()), sum(tokens.values()), parameters),
@@ -256,6 +257,9 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     for name, said in layout_rows(plan["layout"]):
         rows.add_row(name, said)
     rows.add_row("model", f"{plan['model']['parameters']:,} parameters, vocabulary {plan['model']['vocab_size']:,}")
+    if plan["start"]:
+        replay = f", {plan['start']['replay']:.0%} of the samples from its data" if plan["start"]["replay"] else ""
+        rows.add_row("weights", f"begin with those of {plan['start']['checkpoint']}{replay}")
     rows.add_row("token budget", f"{plan['budget']['tokens']:,} tokens: {plan['budget']['verdict']}")
     needed, free = plan["disk_bytes"]["all"], plan["free_bytes"]
     rows.add_row("disk", f"about {needed / 1e9:.2f} GB needed, {free / 1e9:.1f} GB free" + (": TOO LITTLE" if needed > free else ""))

@@ -1,9 +1,9 @@
 """One rank of tensor-parallel groups that compute several cases: run_ranks.py FOLDER, with RANK and WORLD_SIZE set.
 
-FOLDER/cases.json is a list of {name, size, model, objective, tokens, samples, sequence, recompute, dtype}; ranks below `size` take part. What
-a rank gets, its loss, its logits and its piece of every weight and of its gradient, is left in FOLDER/<name>.<rank>.safetensors.
-FOLDER/logits.safetensors holds [N, V] `float32` and `bfloat16`, and int64 [N] `targets` and `weights`; the losses of groups of each size
-and this rank's gradients go to FOLDER/logits-<size>.<rank>.safetensors.
+FOLDER/cases.json is a list of {name, size, model, objective, tokens, samples, sequence, recompute, dtype}; ranks below `size` take
+part. What a rank gets, its loss, its logits and its piece of every weight and of its gradient, is left in
+FOLDER/<name>.<rank>.safetensors. FOLDER/logits.safetensors holds [N, V] `float32` and `bfloat16`, and int64 [N] `targets` and `weights`;
+the losses of groups of each size and this rank's gradients go to FOLDER/logits-<size>.<rank>.safetensors.
 """
 
 import json

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.model.tensor_parallel import ALONE, Shard, TensorParallel, column_linear, cut, joined, parameter, shard_of, summed
@@ -8,6 +8,7 @@ from headrace.model.tensor_parallel import ALONE, Shard, TensorParallel, column_
 SIZES = st.sampled_from([1, 2, 3, 4, 8])
 
 
+@settings(deadline=None)
 @given(size=SIZES, parts=st.lists(st.integers(1, 5), min_size=1, max_size=4), dim=st.sampled_from([0, 1]), other=st.integers(1, 3))
 def test_joining_undoes_cutting(size: int, parts: list[int], dim: int, other: int) -> None:
     shard = Shard(dim, tuple(part * size for part in parts))
@@ -19,6 +20,7 @@ def test_joining_undoes_cutting(size: int, parts: list[int], dim: int, other: in
     assert sorted(number for piece in pieces for number in piece.flatten().tolist()) == list(range(length * other))
 
 
+@settings(deadline=None)
 @given(size=SIZES, parts=st.lists(st.integers(1, 20), min_size=1, max_size=3))
 def test_padding_is_zeros_that_joining_takes_off(size: int, parts: list[int]) -> None:
     shard = Shard(0, tuple(parts), padded=True)

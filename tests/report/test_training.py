@@ -49,3 +49,14 @@ def test_a_torn_last_line_is_passed_over(folder):
     with (folder.path / "train/metrics.jsonl").open("a") as handle:
         handle.write('{"step": 4, "lo')
     assert training(folder.path)["steps"] == 3
+
+
+def test_skipped_steps_incidents_and_the_cost_of_checkpoints(folder):
+    rows = [{"step": k, "loss": 2.0, "grad_norm": 1.0, "tokens": 100 * k, "tokens_per_s": 50.0} for k in (1, 2)]
+    folder.lines("train/metrics.jsonl", [*rows, {"step": 3, "loss": math.nan, "grad_norm": 1.0, "skipped": "not finite"}])
+    folder.lines("train/checkpoints.jsonl", [{"step": 2, "stall_s": 0.03, "waited_s": 0.01, "written_s": 1.0, "every": 2}])
+    folder.lines("train/incidents.jsonl", [{"time": 0.0, "event": "skip", "message": "step 3 was not taken"}])
+    found = training(folder.path)
+    assert (found["skipped"], found["not_finite"]) == (1, [])
+    assert found["checkpoints"] == {"written": 1, "stall_seconds": pytest.approx(0.04), "share": pytest.approx(0.01), "every": 2}
+    assert [line["message"] for line in found["incidents"]] == ["step 3 was not taken"]

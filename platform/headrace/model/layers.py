@@ -47,8 +47,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(config.hidden))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        weight = replicated(self.weight, self.tensor)
-        return F.rms_norm(hidden.float(), weight.shape, weight.float(), self.eps).to(hidden.dtype)
+        weight = replicated(self.weight.float(), self.tensor)
+        return F.rms_norm(hidden.float(), weight.shape, weight, self.eps).to(hidden.dtype)
 
 
 class SwiGLU(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 
 def finite(value: object) -> float | None:
@@ -80,3 +81,8 @@ def with_error(value: float | None, stderr: float | None, places: int = 3) -> st
     if value is None:
         return "–"
     return decimals(value, places) + (f" ± {decimals(stderr, places)}" if stderr is not None else "")
+
+
+def moment(seconds: float | None) -> str:
+    """A time since the epoch as date and time of day, UTC."""
+    return "–" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))

@@ -85,7 +85,8 @@ def _facts(report: dict[str, Any]) -> list[str]:
         f"sequences of {count(config.get('sequence_length'))} tokens",
     ]
     if layout:
-        facts.append(f"{layout.get('data', 1)} data-parallel workers, ZeRO {layout.get('zero', 0)}, {layout.get('precision', 'fp32')}")
+        cuts = [f"{name} {layout[name]}" for name in ("data", "tensor", "pipeline") if layout.get(name, 1) > 1]
+        facts.append(f"{' x '.join(cuts) or 'one worker'}, ZeRO {layout.get('zero', 0)}, {layout.get('precision', 'fp32')}")
     return facts
 
 

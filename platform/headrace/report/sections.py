@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.report.charts import Bar, Series, Span, bar_chart, line_chart, timeline
-from headrace.report.numbers import count, decimals, duration, share, short, significant, size
+from headrace.report.numbers import count, decimals, duration, finite, moment, share, short, significant, size
 from headrace.report.summary import documents, removals
 
 STAGE_NAMES = {
@@ -134,6 +134,9 @@ def training(report: dict[str, Any]) -> str:
         line_chart("Gradient norm", "optimizer step", "before clipping", [Series("gradient norm", points("grad_norm"))], from_zero=True),
         "</div>",
     ]
+    if found["incidents"]:
+        rows = [[moment(finite(line.get("time"))), str(line.get("event")), str(line.get("message"))] for line in found["incidents"]]
+        parts.append(f"<details><summary>Incidents</summary>{table(['when', 'what', 'said'], rows, numbers_from=3)}</details>")
     return section("Training", _training_lead(found), *parts)
 
 
@@ -144,6 +147,11 @@ def _training_lead(found: dict[str, Any]) -> str:
         lead += f" Model-flops utilisation {share(found['mfu'])}."
     if found["data_wait_share"] is not None:
         lead += f" {share(found['data_wait_share'])} of it was spent waiting for data."
+    if found["skipped"]:
+        lead += f" {count(found['skipped'])} steps were out of the ordinary and not taken."
+    saved = found["checkpoints"]
+    if saved:
+        lead += f" It stood still {duration(saved['stall_seconds'])} ({share(saved['share'])}) for {count(saved['written'])} checkpoints."
     if found["resumed_from"]:
         lead += f" Resumed from step {', '.join(count(step) for step in found['resumed_from'])}."
     return lead

@@ -10,6 +10,7 @@ from headrace import storage
 from headrace.report.numbers import finite
 
 CURVE_POINTS = 300  # finer than that, the curve is drawn thicker, not better
+INCIDENTS = 50  # lines that the page shows, the newest
 CURVES = ("loss", "lr", "grad_norm", "tokens_per_s")
 
 
@@ -31,12 +32,28 @@ def training(run: Path) -> dict[str, Any] | None:
         "tokens_per_s": _median(rows, "tokens_per_s"),
         "mfu": _median(rows, "mfu"),
         "data_wait_share": waited / sum(known) if sum(known) > 0 else None,
-        "not_finite": [row["step"] for row in rows if finite(row.get("loss")) is None or finite(row.get("grad_norm")) is None][:10],
+        "not_finite": [row["step"] for row in rows if not row.get("skipped") and not _is_finite(row)][:10],
+        "skipped": sum(bool(row.get("skipped")) for row in rows),
         "starts": len(starts),
         "start_seconds": [start.get("start_seconds") for start in starts],
         "resumed_from": [start["restored_step"] for start in starts if start.get("restored_step") is not None],
+        "checkpoints": _checkpoints(run, sum(known)),
+        "incidents": storage.read_lines(run / "train" / "incidents.jsonl")[-INCIDENTS:],
         "curve": _curve(rows),
     }
+
+
+def _is_finite(row: dict[str, Any]) -> bool:
+    return finite(row.get("loss")) is not None and finite(row.get("grad_norm")) is not None
+
+
+def _checkpoints(run: Path, stepping: float) -> dict[str, Any] | None:
+    """How many were written, how long training stood still for them, and what share of the time of its steps that is."""
+    rows = storage.read_lines(run / "train" / "checkpoints.jsonl")
+    if not rows:
+        return None
+    stood = sum(row["stall_s"] + row["waited_s"] for row in rows)
+    return {"written": len(rows), "stall_seconds": stood, "share": stood / stepping if stepping else None, "every": rows[-1]["every"]}
 
 
 def _seconds(rows: list[dict[str, Any]], place: int) -> float | None:

@@ -37,24 +37,28 @@ def obey(orders: Path, cluster, nodes: list) -> None:
             print("drained:", GcsClient(cluster.address).drain_node(nodes[-1].node_id, reason, "taken away", deadline_ms), flush=True)
 
 
-def start(path: Path, workers: int, nodes: int | None) -> None:
-    temp = tempfile.mkdtemp(prefix="hrx-", dir="/tmp")  # socket paths must be short
-    path.with_suffix(".ray").write_text(temp)
-    if nodes is None:
-        ray.init(num_cpus=workers, include_dashboard=False, logging_level="WARNING", _temp_dir=temp, **NODE)
-        return
+def start(path: Path, workers: int) -> None:
+    ray.init(num_cpus=workers, include_dashboard=False, logging_level="WARNING", _temp_dir=temporary(path), **NODE)
+
+
+def start_nodes(path: Path, count: int):
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 0, "temp_dir": temp, "include_dashboard": False, **NODE}
+    head = {"num_cpus": 0, "temp_dir": temporary(path), "include_dashboard": False, **NODE}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    added = [cluster.add_node(num_cpus=1, **NODE) for _ in range(nodes)]
+    nodes = [cluster.add_node(num_cpus=1, **NODE) for _ in range(count)]
     ray.init(address=cluster.address, logging_level="WARNING")
-    threading.Thread(target=obey, args=(path.with_suffix(".do"), cluster, added), daemon=True).start()
+    return cluster, nodes
 
 
-def main(path: Path, workers: int, nodes: int | None = None) -> None:
+def temporary(path: Path) -> str:
+    made = tempfile.mkdtemp(prefix="hrx-", dir="/tmp")  # socket paths must be short
+    path.with_suffix(".ray").write_text(made)
+    return made
+
+
+def drive(path: Path, workers: int) -> None:
     spec = json.loads(path.read_text())
-    start(path, workers, nodes)
     code = 0
     try:
         fit(spec, workers, spec["train"]["max_failures"])
@@ -64,6 +68,17 @@ def main(path: Path, workers: int, nodes: int | None = None) -> None:
     ray.shutdown()
     shutil.rmtree(path.with_suffix(".ray").read_text(), ignore_errors=True)
     os._exit(code)
+
+
+def main(path: Path, workers: int, nodes: int | None = None) -> None:
+    if nodes is None:
+        start(path, workers)
+        drive(path, workers)
+    else:
+        cluster, added = start_nodes(path, nodes)
+        # Nodes can be added by the main thread alone.
+        threading.Thread(target=drive, args=(path, workers), daemon=True).start()
+        obey(path.with_suffix(".do"), cluster, added)
 
 
 if __name__ == "__main__":

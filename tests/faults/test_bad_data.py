@@ -32,7 +32,7 @@ def spoil(tokens: Path, spec: dict[str, Any], batches: list[int]) -> None:
             stream.flush()
 
 
-def went_through(faults: Any, folder: Path, equal: Any, name: str, steps: int, bad: list[int], kill: bool) -> None:
+def went_through(faults: Any, folder: Path, same: Any, name: str, steps: int, bad: list[int], kill: bool) -> None:
     """A run on a store whose batches from each of `bad` on are noise, held against one on the clean store that leaves the same out."""
     settings = {"steps": steps, "spikes": SPIKES, "checkpoint": {"every": EVERY, "keep": 5}}
     spoilt = faults.specification(folder, f"{name}-spoilt", **settings)
@@ -59,16 +59,16 @@ def went_through(faults: Any, folder: Path, equal: Any, name: str, steps: int, b
     storage.write_json(Path(clean["run"]) / "train" / "skipped.json", storage.read_json(run / "train" / "skipped.json"))
     faults.finish(clean)
     assert not incidents(Path(clean["run"]))
-    equal(run, Path(clean["run"]))
+    same(run, Path(clean["run"]))
 
 
-def test_noise_is_left_out_as_if_it_had_never_been_there(faults: Any, folder: Path, equal: Any) -> None:
-    went_through(faults, folder, equal, "one", 110, [83], kill=True)
+def test_noise_is_left_out_as_if_it_had_never_been_there(faults: Any, folder: Path, same: Any) -> None:
+    went_through(faults, folder, same, "one", 110, [83], kill=True)
 
 
-def test_ten_stretches_of_noise(faults: Any, folder: Path, equal: Any) -> None:
+def test_ten_stretches_of_noise(faults: Any, folder: Path, same: Any) -> None:
     if not faults.full:
         pytest.skip("`make faults` runs these")
-    faults.write_tokens(folder / "many" / "tokens", documents=4000)
+    faults.write_tokens(folder / "many" / "tokens", 4000)
     bad = [80 + 40 * number + faults.random.randrange(20) for number in range(10)]
-    went_through(faults, folder / "many", equal, "ten", 420, bad, kill=False)
+    went_through(faults, folder / "many", same, "ten", 420, bad, kill=False)

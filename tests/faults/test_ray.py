@@ -1,4 +1,4 @@
-"""Training under Ray Train whose workers are killed, stopped and told to go, and whose driver is, too."""
+"""Training under Ray Train whose workers are killed, stopped and told to go, whose driver is, too, and whose nodes come and go."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,47 +23,40 @@ PATIENCE_S = 300.0
 class Driver:
     """One start of run_fit.py."""
 
-    def __init__(self, faults: Any, spec: dict[str, Any], workers: int = 2) -> None:
-        self.faults, self.run = faults, Path(spec["run"])
-        self.path = self.run.with_name(f"{self.run.name}.json")
+    def __init__(self, faults: Any, spec: dict[str, Any], *sizes: int) -> None:
+        run = Path(spec["run"])
+        self.path = run.with_name(f"{run.name}.json")
         self.path.write_text(json.dumps(spec))
-        self.log = self.run.with_name(f"{self.run.name}-driver-{time.time_ns()}.log")
+        self.log = run.with_name(f"{run.name}-driver.log")
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-        with self.log.open("wb") as log:
-            command = [sys.executable, str(SCRIPT), str(self.path), str(workers)]
+        with self.log.open("ab") as log:
+            command = [sys.executable, str(SCRIPT), str(self.path), *map(str, sizes)]
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        self.seen = self.starts()
+        self.watched = faults.watched(run, 0)
+        self.watched.met = len(self.watched.starts())
+        self.watched.check = self.check
 
-    def starts(self) -> int:
-        return len(self.faults.read_lines(self.run / "train" / "workers.jsonl"))
+    def check(self) -> None:
+        assert self.process.poll() is None, self.log.read_text(errors="replace")
 
-    def until(self, what: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (found := what()):
-            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text(errors="replace")
-            time.sleep(0.02)
-        return found
+    def strike(self, rank: int, number: signal.Signals) -> int:
+        """Send a rank of the next group a signal once it has taken a few steps; how many are on record by then."""
+        self.watched.take_steps(3)
+        process, steps = self.watched.sign(rank)["pid"], self.watched.steps()
+        os.kill(process, number)
+        return steps
 
-    def group(self, steps: int = 3) -> list[int]:
-        """Process ids of the next group of workers by rank, once it has taken a few steps."""
-        self.until(lambda: self.starts() > self.seen)
-        self.seen = self.starts()
-        first = self.faults.read_lines(self.run / "train" / "workers.jsonl")[-1]["restored_step"] or 0
-
-        def taken() -> bool:
-            lines = self.faults.read_lines(self.run / "train" / "metrics.jsonl")
-            return bool(lines and lines[-1]["step"] >= first + steps)
-
-        self.until(taken)
-        signs = [json.loads(path.read_bytes()) for path in sorted((self.run / "train" / "alive").glob("rank-*.json"))]
-        return [sign["pid"] for sign in signs]
+    def order(self, what: str) -> int:
+        """Have the driver drain or add a node once the next group has taken a few steps; how many are on record by then."""
+        self.watched.take_steps(3)
+        steps = self.watched.steps()
+        aside = self.path.with_suffix(".order")
+        aside.write_text(what)
+        aside.rename(self.path.with_suffix(".do"))
+        return steps
 
     def end(self) -> int:
         return self.process.wait(PATIENCE_S)
-
-    def error(self) -> dict[str, str]:
-        found: dict[str, str] = json.loads(self.path.with_suffix(".error").read_text())
-        return found
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -78,8 +70,8 @@ class Driver:
 def drive(faults: Any) -> Iterator[Callable[..., Driver]]:
     made: list[Driver] = []
 
-    def start(spec: dict[str, Any], workers: int = 2) -> Driver:
-        made.append(Driver(faults, spec, workers))
+    def start(spec: dict[str, Any], *sizes: int) -> Driver:
+        made.append(Driver(faults, spec, *sizes))
         return made[-1]
 
     yield start
@@ -87,35 +79,77 @@ def drive(faults: Any) -> Iterator[Callable[..., Driver]]:
         driver.close()
 
 
-@pytest.fixture(scope="module")
-def ended(faults: Any, folder: Path, drive: Callable[..., Driver]) -> Path:
-    """One run under Ray Train: a worker is killed, one is told to go, then the driver is killed, and another one brings it to its end."""
+def restored(run: Path, faults: Any) -> list[int | None]:
+    return [line["restored_step"] for line in faults.read_lines(run / "train" / "workers.jsonl")]
+
+
+def test_workers_and_the_driver_may_be_killed(faults: Any, folder: Path, plain: Path, same: Any, drive: Callable[..., Driver]) -> None:
     spec = faults.specification(folder, "ray", max_failures=1)
-    driver = drive(spec)
-    os.kill(driver.group()[1], signal.SIGKILL)
-    os.kill(driver.group()[1], signal.SIGTERM)
-    driver.group()
+    run = Path(spec["run"])
+    driver = drive(spec, 2)
+    driver.strike(1, signal.SIGKILL)
+    told_at = driver.strike(1, signal.SIGTERM)
+    driver.watched.take_steps(3)
     driver.process.kill()
     driver.end()
-    assert drive(spec).end() == 0
-    return Path(spec["run"])
-
-
-def test_it_ends_as_the_run_that_nothing_happened_to(faults: Any, folder: Path, ended: Path, equal: Any) -> None:
-    plain = faults.specification(folder, "ray-plain")
-    faults.finish(plain)
-    equal(ended, Path(plain["run"]))
-
-
-def test_a_killed_worker_is_put_down_as_the_root_cause(ended: Path) -> None:
-    (failure,) = [line for line in incidents(ended) if line["event"] == "failure"]
+    assert drive(spec, 2).end() == 0
+    same(run, plain)
+    begun = restored(run, faults)
+    assert len(begun) == 4, "the group whose worker was killed, that of the one told to go, the driver's, and the last"
+    assert begun[2] is not None and begun[2] >= told_at, "it saved where it was"
+    (failure,) = [line for line in incidents(run) if line["event"] == "failure"]
     assert failure["rank"] == 1 and failure["failures"] == 1 and failure["world"] == 2
-    assert failure["message"].startswith("the group of 2 workers failed: rank 1, at step ")
-    assert "its process died" in failure["message"]
+    assert failure["message"].startswith("the group of 2 workers failed: rank 1") and "its process died" in failure["message"]
 
 
-def test_a_worker_that_is_told_to_go_costs_no_step_and_no_restart(faults: Any, ended: Path) -> None:
-    starts = faults.read_lines(ended / "train" / "workers.jsonl")
-    assert len(starts) == 4, "the killed worker's group, the next, one behind the drain, one of the second driver"
-    drained = starts[2]["restored_step"]
-    assert drained % 10, "saved where it was, not where a checkpoint was due"
+def test_a_stopped_worker_and_a_driver_that_is_told_to_go(
+    faults: Any, folder: Path, plain: Path, same: Any, drive: Callable[..., Driver]
+) -> None:
+    if not faults.full:
+        pytest.skip("`make faults` runs this")
+    spec = faults.specification(folder, "ray-told", max_failures=1)
+    run = Path(spec["run"])
+    driver = drive(spec, 2)
+    driver.strike(1, signal.SIGSTOP)
+    driver.watched.take_steps(3)
+    told_at = driver.watched.steps()
+    driver.process.terminate()
+    assert driver.end() == 1
+    error = json.loads(driver.path.with_suffix(".error").read_text())
+    assert error["type"] == "Drained" and "the same command goes on from it" in error["message"]
+    assert drive(spec, 2).end() == 0
+    same(run, plain)
+    last = restored(run, faults)[-1]
+    assert last is not None and last >= told_at
+    hang, failure = incidents(run)
+    assert hang["event"] == "hang" and hang["rank"] == 0 and hang["silent"] == [1]
+    assert failure["event"] == "failure" and failure["rank"] == 0 and "ended by its watchdog" in failure["message"]
+
+
+def test_a_group_that_fails_too_often_is_given_up_with_its_root_cause(faults: Any, folder: Path, drive: Callable[..., Driver]) -> None:
+    if not faults.full:
+        pytest.skip("`make faults` runs this")
+    spec = faults.specification(folder, "ray-failed", max_failures=0)
+    driver = drive(spec, 2)
+    driver.strike(0, signal.SIGKILL)
+    assert driver.end() == 1
+    error = json.loads(driver.path.with_suffix(".error").read_text())
+    assert error["type"] == "WorkersFailed" and "the group of 2 workers failed: rank 0" in error["message"]
+    assert "its process died" in error["message"] and "incidents.jsonl" in error["message"]
+
+
+def test_nodes_that_go_and_come_cost_no_step(faults: Any, folder: Path, drive: Callable[..., Driver]) -> None:
+    if not faults.full:
+        pytest.skip("`make faults` runs this")
+    spec = faults.specification(folder, "ray-nodes", steps=5000, num_workers=(1, 2), max_failures=0, checkpoint={"every": 1000})
+    run = Path(spec["run"])
+    driver = drive(spec, 2, 2)
+    drained_at = driver.order("drain")
+    added_at = driver.order("add")
+    driver.watched.take_steps(3)
+    driver.close()
+    assert [line["world"] for line in faults.read_lines(run / "train" / "workers.jsonl")] == [2, 1, 2]
+    none, smaller, larger = restored(run, faults)
+    assert none is None and smaller is not None and smaller >= drained_at and larger is not None and larger >= added_at
+    assert all(step % 1000 for step in (smaller, larger)), "saved where they were"
+    assert not [line for line in incidents(run) if line["event"] == "failure"]

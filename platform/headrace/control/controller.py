@@ -245,7 +245,8 @@ def run_on_cluster(config: RunConfig, upto: Upto) -> bool:
     """
     if upto == "scores" and config.model.architecture != "decoder":
         raise ConfigError(
-            f"model.architecture = {config.model.architecture}: checkpoints are scored as decoders; `headrace train` trains it without scores."
+            f"model.architecture = {config.model.architecture}: checkpoints are scored as decoders; "
+            f"`headrace train` trains it without scores."
         )
     run = storage.writable_folder(config.folder, "out")
     with sole_driver(run):

@@ -35,9 +35,9 @@ class Cadence:
         self._step_s.append(seconds)
 
     def due(self, step: int) -> bool:
-        """Whether a checkpoint is written behind the step just taken."""
+        """Whether a checkpoint is to be written behind the step just taken, or was behind one before it and was put off."""
         if self._settings.every != "auto":
-            return step % self._settings.every == 0
+            return step // self._settings.every > self._last // self._settings.every
         return step - self._last >= (self.found.steps if self.found else WARM_UP)
 
     def wrote(self, step: int, before: Saved | None) -> None:

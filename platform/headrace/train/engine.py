@@ -13,11 +13,15 @@ from headrace.model import ModelConfig, SequentialModel, layer_specs
 from headrace.train.config import TrainConfig
 from headrace.train.groups import Ranks, model_parallel_unit
 from headrace.train.pipeline import LossFunction, pipeline_module
+from headrace.train.process import keep_memory
 from headrace.train.stages import stage_bounds
 
 log = logging.getLogger("headrace")
 
-BUCKET_ELEMENTS = 50_000_000  # numbers reduced or gathered at once; DeepSpeed's default of 5e8 holds 2 GB a buffer
+# Numbers reduced or gathered at once. DeepSpeed's default of 5e8 holds 2 GB a buffer; and on a CPU a buffer is taken anew in each step,
+# of which the C library keeps no more than 32 MB for the next one.
+BUCKET_ELEMENTS = 50_000_000
+CPU_BUCKET_ELEMENTS = 4_000_000
 
 
 def build_module(deepspeed: Any, model: ModelConfig, seed: int, config: TrainConfig, ranks: Ranks, loss: LossFunction) -> Any:
@@ -41,6 +45,10 @@ def start_engine(deepspeed: Any, module: Any, config: TrainConfig, ranks: Ranks,
             mpu=model_parallel_unit(ranks) if ranks.layout.pipeline == 1 else None,
             dist_init_required=False,
         )
+    if ranks.layout.pipeline == 1 and ranks.layout.zero == 0 and ranks.data_size == 1:
+        engine.enable_backward_allreduce = False  # with nobody to share them with, all gradients would be copied together and back
+    if where.type == "cpu":
+        keep_memory()
     return engine
 
 
@@ -62,15 +70,20 @@ def clips_itself(config: TrainConfig, ranks: Ranks) -> bool:
     return ranks.layout.zero > 0 or config.precision != "fp32"
 
 
+def bucket_elements(on_gpu: bool) -> int:
+    """Numbers that are reduced or gathered at once."""
+    return BUCKET_ELEMENTS if on_gpu else CPU_BUCKET_ELEMENTS
+
+
 def engine_config(config: TrainConfig, ranks: Ranks, hidden: int, on_gpu: bool) -> dict[str, Any]:
     """DeepSpeed's own configuration."""
     zero: dict[str, Any] = {
         "stage": ranks.layout.zero,
         "contiguous_gradients": True,
         "overlap_comm": on_gpu,
-        "reduce_bucket_size": BUCKET_ELEMENTS,
-        "allgather_bucket_size": BUCKET_ELEMENTS,
-        "stage3_prefetch_bucket_size": BUCKET_ELEMENTS,
+        "reduce_bucket_size": bucket_elements(on_gpu),
+        "allgather_bucket_size": bucket_elements(on_gpu),
+        "stage3_prefetch_bucket_size": bucket_elements(on_gpu),
         # Only norms stay whole on every rank; the default of 100,000 would keep a small model from being sharded at all.
         "stage3_param_persistence_threshold": hidden,
     }

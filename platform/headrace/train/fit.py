@@ -37,7 +37,9 @@ from headrace.train.worker import train
 log = logging.getLogger("headrace")
 
 POOL = "train"  # logical resource by which a small cluster keeps cores for training free of data and evaluation jobs
-START_TIMEOUT_S = 600  # a loaded machine imports torch and DeepSpeed slowly; Ray's own 60 s gave up on it
+START_TIMEOUT_S = 600  # of the wait for room for a group; a loaded machine is slow, and Ray's own 60 s gave up on it
+# A group whose size Ray chose by nodes that have gone meanwhile waits for them in vain; after this it looks again, as often as it takes.
+ELASTIC_START_TIMEOUT_S = 20
 FINAL: dict[str, type[Exception]] = {kind.__name__: kind for kind in (ConfigError, TrainingDiverged, CheckpointFailed, Drained)}
 
 
@@ -66,10 +68,11 @@ def fit(values: dict[str, Any], workers: int, max_failures: int) -> None:
         WorkersFailed: a worker raised another error, or died, more often than `max_failures`.
     """
     spec = TrainSpec.read(values)
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(START_TIMEOUT_S))
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # the run's paths may be relative to the directory that the job started in
     elastic = spec.train.num_workers if isinstance(spec.train.num_workers, tuple) else None
     fewest = min(elastic[0], workers) if elastic else workers
+    patience_s = START_TIMEOUT_S if fewest == workers else ELASTIC_START_TIMEOUT_S
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(patience_s))
     on_gpu, resources = _resources(fewest)
     request(spec.run).unlink(missing_ok=True)  # it was for the last driver's workers
     while True:
@@ -96,7 +99,7 @@ def fit(values: dict[str, Any], workers: int, max_failures: int) -> None:
             return
         if ended["type"] != Drained.__name__ or request(spec.run).exists():
             raise FINAL[ended["type"]](ended["message"])
-        log.warning("%s The group starts again on the nodes that are left.", ended["message"])
+        log.warning("%s The group starts again where there is room.", ended["message"])
 
 
 def _resources(fewest: int) -> tuple[bool, dict[str, float]]:
@@ -118,9 +121,9 @@ def _resources(fewest: int) -> tuple[bool, dict[str, float]]:
 
 def _on_a_worker(config: dict[str, Any]) -> dict[str, str] | None:
     """The worker; an error that every rank raises alike and that a restart would meet again is returned, lest Ray tries again."""
-    spec = TrainSpec.read(config["spec"])
-    # One rank asks the storage for all.
-    notices: list[Notice] = [preemption, *([requested(spec.run)] if os.environ.get("RANK") == "0" else [])]
+    notices: list[Notice] = [preemption]
+    if ray.train.get_context().get_world_rank() == 0:  # one asks for all
+        notices.append(requested(TrainSpec.read(config["spec"]).run))
     try:
         train(config["spec"], notices)
     except tuple(FINAL.values()) as error:

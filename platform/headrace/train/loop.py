@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import platform
 import time
@@ -31,7 +32,7 @@ from headrace.train.engine import build_module, clips_itself, start_engine
 from headrace.train.groups import Ranks, ranks_of
 from headrace.train.incidents import record
 from headrace.train.metrics import drop_after, peak_flops
-from headrace.train.process import agreed
+from headrace.train.process import agreed, let_go, refusing_together
 from headrace.train.restore import Restored, restore
 from headrace.train.save import Saved, Saver
 from headrace.train.schedule import learning_rate
@@ -80,7 +81,6 @@ class Run:
     versions: dict[str, str]
     where: torch.device
     restored: Restored
-    loss: float | None = None  # of the last step taken
 
     @classmethod
     def start(
@@ -90,7 +90,8 @@ class Run:
         assert spec.train.layout != "auto"
         ranks = ranks_of(spec.train.layout)
         restored = restore(spec, store, model)
-        loader = _loader(spec, store, ranks)
+        with refusing_together():
+            loader = _loader(spec, store, ranks)
         clock.lap("init")
         loss = SummedLoss(spec.objective, ranks.tensor)
         with restored:
@@ -128,13 +129,14 @@ class Run:
             self.checkpoint()
         while self.step < self.spec.train.steps:
             result = self.take_step()
-            if result.drain:
+            if result.drain and self.step < self.spec.train.steps:
                 self.checkpoint()
                 self.finish()
                 raise Drained(f"a worker was asked to go; step {self.step} is saved, and the same command goes on from it.")
             if self.stepper.history.skipped >= self.spec.train.spikes.patience:
                 self.go_back(result)
-            if self.step == self.spec.train.steps or self.cadence.due(self.step):
+            # Not between skipped steps: it would hold what is stored already, and retention give up the last one from before them.
+            if self.step == self.spec.train.steps or (self.cadence.due(self.step) and not self.stepper.history.skipped):
                 self.checkpoint()
         self.finish()
 
@@ -152,7 +154,6 @@ class Run:
         self.watchdog.beat(self.step, "forward, backward and update")
         result = self.stepper.take(examples, rate)
         self.step += 1
-        self.loss = result.loss
         seconds = time.perf_counter() - started
         self.cadence.took(seconds)
         if dist.get_rank() == 0:
@@ -217,7 +218,7 @@ class Run:
                 "tokens": samples * self.model.sequence_length,
                 "seed": spec.seed,
                 "tokens_fingerprint": self.store.fingerprint,
-                "loss": self.loss,
+                "loss": self.stepper.history.losses[-1] if self.stepper.history.losses else None,  # of the last step that was not skipped
                 "recent": self.stepper.history.plain(),
                 "left_out": [window.model_dump() for window in self.windows],
                 "loss_scale": loss_scale(self.engine),
@@ -234,6 +235,7 @@ class Run:
 
     def finish(self) -> None:
         """Wait for the last checkpoint; collective."""
+        self.watchdog.beat(self.step, "waiting for a checkpoint", CHECKPOINT_S)
         self.note(self.saver.finish())
 
     def note(self, saved: Saved | None) -> None:
@@ -265,7 +267,11 @@ class Run:
         """End the threads of this run, and let go of the engine's memory."""
         self.watchdog.close()
         self.saver.close()
-        self.engine.destroy()
+        let_go(self.engine)
+        del self.engine, self.stepper, self.saver
+        gc.collect()
+        if self.where.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def _tidy(spec: TrainSpec, published: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from headrace.model import ModelConfig
 from headrace.train.activations import FP32, WIDTH, Passes
 from headrace.train.config import TrainConfig
-from headrace.train.engine import BUCKET_ELEMENTS
+from headrace.train.engine import bucket_elements
 from headrace.train.layout import Layout
 from headrace.train.stages import layer_weights, stage_bounds
 
@@ -182,11 +182,13 @@ class _State:
         communication overlaps with the backward pass.
         """
         zero, offload = self.layout.zero, self.layout.offload
+        if zero == 0 and self.data == 1:
+            return 0, 0
         if zero == 0 or (zero == 1 and self.precision == "bf16" and not offload):
             # Small gradients are put together for one all-reduce; a large one is reduced where it is.
             together = self.weights if zero == 0 else [sum(group) for group in self.groups]
             return (self.width if zero == 0 else FP32) * sum(size for size in together if size < REDUCED_ELEMENTS), 0
-        bucket = BUCKET_ELEMENTS if on_gpu else min(BUCKET_ELEMENTS, self.numbers)
+        bucket = bucket_elements(on_gpu) if on_gpu else min(bucket_elements(on_gpu), self.numbers)
         overlapped = 2 if on_gpu and zero < 3 and self.layout.pipeline == 1 else 1
         width = self.width if zero == 2 else FP32
         device = width * bucket * overlapped

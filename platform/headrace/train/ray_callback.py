@@ -1,4 +1,4 @@
-"""What Ray Train tells of its workers: the root cause when a group fails, and to a worker that it is to go.
+"""What happens around a group of Ray Train's workers: why it failed, and that a worker saves its state before it is shut down.
 
 The hooks are Ray's own, of 2.60 (ray/train/v2/_internal/execution/callback.py); `RunConfig(callbacks=...)` hands them through. Of the
 public ones, `UserCallback.after_exception` gives neither the workers' processes nor a hook in them.
@@ -85,7 +85,11 @@ class Witness(WorkerGroupCallback, WorkerCallback):
 
 
 def preemption() -> str | None:
-    """Why this worker's group is to go, as Ray Train told the worker's actor; what `ray.train.get_preemption_info` gives, but no barrier."""
+    """Why this worker's group is to go, as Ray Train told the worker's actor.
+
+    It is what `ray.train.get_preemption_info` gives, without the barrier of all ranks that it makes of each question: the ranks agree in
+    the step's own all-reduce.
+    """
     info = get_train_context().preemption_context.preemption_info
     if info is None:
         return None

@@ -19,7 +19,7 @@ from headrace.model import ModelConfig, whole_shapes
 from headrace.model.sequential import initial_weight
 from headrace.tokens.store import TokenStore
 from headrace.train import spikes
-from headrace.train.process import agreed
+from headrace.train.process import agreed, refusing_together
 from headrace.train.spec import TrainSpec, check_unchanged
 from headrace.train.state import Whole
 
@@ -62,9 +62,10 @@ def restore(spec: TrainSpec, store: TokenStore, model: ModelConfig) -> Restored:
     files = ExitStack()
     if checkpoint is None:
         whole = _drawn(model, spec.seed)
-        if spec.start is not None:
-            spec.start.check(store, model)
-            whole = files.enter_context(spec.start.weights()).get
+        with refusing_together():
+            if spec.start is not None:
+                spec.start.check(store, model)
+                whole = files.enter_context(spec.start.weights()).get
         return Restored(whole, None, {}, 0.0, windows, passed_over, files)
     reader = files.enter_context(Reader(checkpoint))
     updates = float(reader.get(STEP)) if STEP in reader.manifest["tensors"] else 0.0
@@ -82,10 +83,10 @@ def _newest(spec: TrainSpec, fingerprint: str) -> ConfigError | tuple[Path | Non
     checkpoint, passed_over = newest_valid(spec.checkpoints)
     for breach in passed_over:
         log.warning("checkpoint passed over: %s", breach)
-    if checkpoint is not None:
-        try:
+    try:
+        if checkpoint is not None:
             with Reader(checkpoint) as reader:
                 check_unchanged(checkpoint, reader.manifest["config"], spec.fixed(fingerprint), spec.train.may_change)
-        except ConfigError as refusal:
-            return refusal
-    return checkpoint, passed_over, spikes.left_out(spec.run)
+        return checkpoint, passed_over, spikes.left_out(spec.run)
+    except ConfigError as refusal:
+        return refusal

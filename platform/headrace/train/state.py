@@ -185,6 +185,29 @@ def set_loss_scale(engine: Any, values: dict[str, float] | None) -> None:
             setattr(scaler, name, value if name == "cur_scale" else int(value))
 
 
+def scale_can_fall(engine: Any) -> bool:
+    """Whether the engine scales fp16's loss, and by more than the least that it may."""
+    scaler = _scaler(engine)
+    return scaler is not None and scaler.cur_scale > scaler.min_scale
+
+
+def keep_lowest_scale(engine: Any) -> None:
+    """Have an engine whose loss scale is at its lowest skip a step that overflows, as any other, rather than end the run."""
+    if (scaler := _scaler(engine)) is not None:
+        scaler.raise_error_at_min_scale = False
+
+
+def forget_gradients(engine: Any) -> None:
+    """Drop the gradients of a step that the engine gave up.
+
+    After an overflow, ZeRO 1 and 2 with the optimizer's state on the host keep what was added up in float32, and add the next step's to it:
+    one number that is not finite would be in every step from then on (deepspeed/runtime/zero/stage_1_and_2.py, `step`, of 0.19.8).
+    """
+    if engine.zero_optimization_stage() in (1, 2):
+        kept = getattr(engine.optimizer, "averaged_gradients", {})
+        kept.update(dict.fromkeys(kept))
+
+
 def _scaler(engine: Any) -> Any:
     if not engine.fp16_enabled():
         return None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from headrace.model.tensor_parallel import TensorParallel, shard_of
@@ -16,6 +17,10 @@ from headrace.train.config import Spikes
 from headrace.train.groups import Ranks
 from headrace.train.process import total
 from headrace.train.spikes import History, Verdict, verdict
+from headrace.train.state import forget_gradients, keep_lowest_scale, scale_can_fall
+
+# "overflow": fp16's loss scale was too high and is lower now. That is how it is found, and says nothing of the data or the weights.
+Skipped = Verdict | Literal["overflow"]
 
 
 class StepResult(NamedTuple):
@@ -24,7 +29,7 @@ class StepResult(NamedTuple):
     loss: float  # nats per target, over all ranks
     grad_norm: float  # global 2-norm before clipping
     targets: int  # over all ranks
-    skipped: Verdict | None  # why the update was not made; None = it was
+    skipped: Skipped | None  # why the update was not made; None = it was
     drain: bool  # a rank was asked to go
 
 
@@ -74,6 +79,7 @@ class Stepper:
                 update()
 
         optimizer.step = step
+        keep_lowest_scale(self.engine)
 
     def take(self, examples: Sequence[Example], learning_rate: float) -> StepResult:
         """Take one optimizer step; collective.
@@ -100,10 +106,11 @@ class Stepper:
                 self.engine.backward(loss, scale_wrt_gas=False)
                 self.engine.step()
         if self._result is None:  # the engine found an overflow and never came to the update
+            forget_gradients(self.engine)
             self._result = self._measured(math.inf, overflow=True)
         if self._result.skipped is None:
             self.history.taken(self._result.loss, self._result.grad_norm)
-        else:
+        elif self._result.skipped != "overflow":
             self.history.passed_over()
         return self._result
 
@@ -117,12 +124,18 @@ class Stepper:
     def _measured(self, norm: Any, overflow: bool = False) -> StepResult:
         said = float(self.loss.nats) if self.ranks.speaks else 0.0
         squares = self._squares() if norm is None else 0.0
-        nats, squares, asked = total([said, squares, float(self.asked())], self.where)
+        # All ranks judge by rank 0's norm: were one of them a rounding apart, it could come to another verdict.
+        first = float(norm) if norm is not None and dist.get_rank() == 0 else 0.0
+        nats, squares, asked, first = total([said, squares, float(self.asked()), first], self.where)
         if norm is None:
             norm = math.sqrt(squares) if squares >= 0 else math.nan
             self._clip(norm)
-        loss, norm = nats / self._targets, float(norm)
-        skipped: Verdict | None = "not finite" if overflow else verdict(self.history, self.spikes, loss, norm)
+        else:
+            norm = first
+        loss = nats / self._targets
+        skipped: Skipped | None = verdict(self.history, self.spikes, loss, norm)
+        if overflow and math.isfinite(loss) and scale_can_fall(self.engine):
+            skipped = "overflow"
         return StepResult(loss, norm, int(self._targets), skipped, asked > 0)
 
     def _squares(self) -> float:

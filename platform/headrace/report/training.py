@@ -33,7 +33,7 @@ def training(run: Path) -> dict[str, Any] | None:
         "mfu": _median(rows, "mfu"),
         "data_wait_share": waited / sum(known) if sum(known) > 0 else None,
         "not_finite": [row["step"] for row in rows if not row.get("skipped") and not _is_finite(row)][:10],
-        "skipped": sum(bool(row.get("skipped")) for row in rows),
+        "skipped": sum(row.get("skipped") not in (None, "overflow") for row in rows),  # fp16 finds its loss scale by overflows
         "starts": len(starts),
         "start_seconds": [start.get("start_seconds") for start in starts],
         "resumed_from": [start["restored_step"] for start in starts if start.get("restored_step") is not None],

@@ -6,6 +6,7 @@ import functools
 import gc
 import logging
 import platform
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,7 +176,8 @@ class Run:
         if back is None:
             return
         if dist.get_rank() == 0:
-            forget(root, back.step)
+            for name in forget(root, back.step):  # what comes in its place under the same name owes scores of its own
+                shutil.rmtree(self.spec.run / "eval" / name, ignore_errors=True)
             spikes.leave_out(self.spec.run, back.windows)
         dist.barrier()
         message = f"step {self.step}, {last}: back to step {back.step}, and on without the {back.windows[-1].batches} batches since"
@@ -202,7 +204,7 @@ class Run:
             **({} if result.skipped is None else {"skipped": result.skipped}),
         }
         storage.append_line(self.spec.run / "train" / "metrics.jsonl", line)
-        if result.skipped is not None:
+        if result.skipped not in (None, "overflow"):
             measured = {"loss": result.loss, "grad_norm": result.grad_norm}
             record(self.spec.run, "skip", f"step {self.step} was not taken: {result.skipped}", step=self.step, **measured)
 

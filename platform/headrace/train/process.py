@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from headrace.config import ConfigError
 
-TIMEOUT = timedelta(minutes=15)  # longer than the slowest checkpoint; a dead peer is noticed by the launcher long before
+TIMEOUT = timedelta(minutes=65)  # longer than the slowest checkpoint; a peer that hangs is found by the watchdog long before
 
 # Of glibc's mallopt(3): what it gives back to the system, what it takes from it ahead, and what it asks of it by itself; bytes.
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
@@ -111,7 +111,8 @@ def leave(code: int = 0) -> NoReturn:
     that aborts a rank whose every result is published. So the process ends here, without that.
     """
     if dist.is_initialized():
-        dist.barrier()
+        if code == 0:  # another code may be one rank's own, whose peers are elsewhere
+            dist.barrier()
         dist.destroy_process_group()
     logging.shutdown()
     sys.stdout.flush()
@@ -170,15 +171,15 @@ def agreed(value: Any) -> Any:
 
 @contextmanager
 def refusing_together() -> Iterator[None]:
-    """Have a ConfigError that some ranks meet, of a folder that their node lacks, say, raised on every rank; collective.
+    """Have a ConfigError, or the lack of a file, that some ranks meet raised as a ConfigError on every rank; collective.
 
     One that raised alone would leave the others waiting for it, and none would tell why.
     """
-    refusal = None
+    refusal: ConfigError | None = None
     try:
         yield
-    except ConfigError as error:
-        refusal = error
+    except (ConfigError, FileNotFoundError) as error:
+        refusal = error if isinstance(error, ConfigError) else ConfigError(str(error))
     met: list[ConfigError | None] = [None] * dist.get_world_size()
     dist.all_gather_object(met, refusal)
     if found := [each for each in met if each is not None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import threading
@@ -183,8 +184,11 @@ class Saver:
             files.finish()
             part = files.part(names)
         except Exception as error:
-            files.discard()
             part = Part(error=_told(error))
+            with contextlib.suppress(
+                OSError
+            ):  # a disk that takes nothing may give nothing back, either; the draft goes with the next start
+                files.discard()
         if writer > 0:
             try:
                 draft.record(writer, part)
@@ -209,11 +213,12 @@ class Saver:
             if errors:
                 return self._complaint(step, "; ".join(errors))
             folder = draft.publish(parts, about, tokenizer)
+            size = sum(path.stat().st_size for path in folder.iterdir())
         except Exception as error:
             return self._complaint(step, _told(error))
         finally:
-            draft.discard()
-        size = sum(path.stat().st_size for path in folder.iterdir())
+            with contextlib.suppress(OSError):
+                draft.discard()
         return Saved(step, folder, size, time.perf_counter() - started)
 
     def _complaint(self, step: int, why: str) -> str:

@@ -144,10 +144,12 @@ def rewind(
             f"{len(windows)} times before, of {settings.rewinds} (train.spikes.rewinds); lower train.optimizer.lr or lengthen "
             f"train.schedule.warmup in a new run, or look into the samples of batches {read} to {behind - 1}, which are where it happens."
         )
-    steps = sorted({0, *(found for found in checkpoints if found <= first)}, reverse=True)
-    goal = steps[0]
-    if goal == first and windows and windows[-1].step == goal and len(steps) > 1:
-        goal = steps[1]
+    there = sorted(set(checkpoints))
+    # One from between the skipped steps holds the weights from before them. What retention has deleted cannot be gone back to.
+    older = [found for found in there if found <= first] or there[:1] or [0]
+    goal = older[-1]
+    if goal == first and windows and windows[-1].step == goal and len(older) > 1:
+        goal = older[-2]
     batches = behind - (goal + batches_before(windows, goal))
     return Rewind(goal, (*windows, Window(step=goal, batches=batches)))
 

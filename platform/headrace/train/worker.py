@@ -20,7 +20,7 @@ from headrace.tokens.store import TokenStore
 from headrace.train.drain import Drain, Drained, Notice
 from headrace.train.loop import Clock, Rewind, Run
 from headrace.train.place import settled
-from headrace.train.process import device, import_deepspeed, join, leave, narrow
+from headrace.train.process import device, import_deepspeed, join, leave, narrow, refusing_together
 from headrace.train.spec import TrainSpec
 
 log = logging.getLogger("headrace")
@@ -48,7 +48,8 @@ def train(values: dict[str, Any], notices: Sequence[Notice] = ()) -> None:
     deepspeed = import_deepspeed(where)
     clock.lap("import")
     join(where)
-    store = TokenStore.open(spec.tokens)
+    with refusing_together():
+        store = TokenStore.open(spec.tokens)
     model = spec.model.sized(store.vocab_size, store.sequence_length)
     spec, place = settled(spec, model, where)
     if not narrow(place.used):

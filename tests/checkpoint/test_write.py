@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import threading
@@ -46,13 +47,15 @@ def by_writers(root: Path, writers: int, tokenizer: Path) -> Path:
     return draft.publish([first, *draft.parts(others, lambda: 10.0)], ABOUT, tokenizer)
 
 
-@pytest.fixture
-def file_limit() -> Iterator[None]:
-    """No file may become larger than 500 bytes: what a full disk does, for one process."""
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """Inside, no file of this process may become larger than 500 bytes; no fixture, for pytest's own log would fall under it."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("writers", [2, 3, 30])
@@ -159,9 +162,10 @@ def test_an_error_travels_with_the_part(tmp_path: Path) -> None:
     assert draft.parts({1: "rank 1"}, lambda: 10.0) == [Part(error="[Errno 28] No space left on device")]
 
 
-def test_where_no_record_fits_an_empty_one_says_so(tmp_path: Path, file_limit: None) -> None:
+def test_where_no_record_fits_an_empty_one_says_so(tmp_path: Path) -> None:
     draft = Draft.begin(tmp_path / "root", 5)
-    draft.record(1, Part(error="x" * 1000))
+    with full_disk():
+        draft.record(1, Part(error="x" * 1000))
     assert draft.parts({1: "rank 1"}, lambda: 10.0) == [Part(error="it failed, and had no room to say why")]
 
 
@@ -173,17 +177,17 @@ def test_a_record_does_not_bring_a_draft_back_that_was_given_up(tmp_path: Path) 
     assert list((tmp_path / "root").iterdir()) == []
 
 
-def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path, tokenizer: Path, file_limit: None) -> None:
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path, tokenizer: Path) -> None:
     writer = Writer(tmp_path / "root", 5)
     writer.add("model", "embed.weight", torch.zeros(400))
-    with pytest.raises(OSError, match="File too large"):
+    with full_disk(), pytest.raises(OSError, match="File too large"):
         writer.publish(ABOUT, tokenizer)
     writer.discard()
     draft = Draft.begin(tmp_path / "root", 5)
     files = Files(draft.folder, 1, 2)
     files.add("model", "small", torch.zeros(4))
     files.add("optimizer", "large", torch.zeros(400))
-    with pytest.raises(OSError, match="File too large"):
+    with full_disk(), pytest.raises(OSError, match="File too large"):
         files.finish()
     assert [path.name for path in draft.folder.iterdir()] == ["model-writer-0001.safetensors", "optimizer-writer-0001.safetensors"]
     files.discard()

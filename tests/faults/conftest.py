@@ -227,7 +227,8 @@ class Faults:
         group.kill()
 
     def stop(self, group: Group, rank: int) -> None:
-        group.take_steps(self.random.randint(2, 14))
+        # Before the first checkpoint of a start: how long that may take nobody knows, so it would be waited for.
+        group.take_steps(self.random.randint(2, 8))
         group.ranks[rank].send_signal(signal.SIGSTOP)
         group.ranks[1 - rank].wait(PATIENCE_S)
         group.kill()

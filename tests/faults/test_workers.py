@@ -78,8 +78,8 @@ def ends_as(story: Story, plain: Path, same: Callable[[Path, Path], None]) -> No
 
 def loses_little(story: Story) -> None:
     for each in story.suffered:
-        # A checkpoint is written behind the steps after it, and one that was struck in the middle is not there.
-        assert each.steps - each.whole < 2 * story.spec["train"]["checkpoint"]["every"], each
+        # A checkpoint is written behind the steps after it, and one that fails is known to have failed when the next is due.
+        assert each.steps - each.whole <= 2 * story.spec["train"]["checkpoint"]["every"], each
 
 
 def killed_take_their_peers_along(story: Story) -> None:
@@ -155,6 +155,8 @@ def test_ten_of_a_kind_at_random_moments(faults: Any, folder: Path, plain: Path,
     if not faults.full:
         pytest.skip("`make faults` runs these")
     story = Story(faults, folder, f"ten {kind}")
+    if kind == "other data":  # other than that of a checkpoint
+        story.suffer("told to go", 0)
     for _ in range(10):
         story.suffer(kind, faults.random.randrange(2))
     faults.finish(story.spec)

@@ -26,7 +26,7 @@ def test_the_hash_is_the_published_one() -> None:  # lowbias32 in unsigned arith
 
 
 def test_masks_are_pinned() -> None:
-    found = _hashes(0x0123456789ABCDEF, torch.tensor([0, (1 << 40) + 7]), torch.tensor([0, 9]), 3)
+    found = _hashes(torch.tensor([0x89ABCDEF, 0x01234567]), torch.tensor([0, (1 << 40) + 7]), torch.tensor([0, 9]), 3)
     assert found.tolist() == [[[53099, 64454, 60976], [25149, 43528, 45794]], [[45355, 19597, 34805], [31050, 18252, 51825]]]
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from headrace.model.aux import packed_aux
-from headrace.model.geometry import across, geometry, rotary_table, rotate, segment_mask
+from headrace.model.geometry import across, geometry, rotary_table, rotate, segment_mask, segment_sight
 
 DEVICE = torch.device("cpu")
 
@@ -26,11 +26,30 @@ def test_the_slowest_pair_turns_by_the_published_wavelength() -> None:
 
 
 def test_a_token_attends_to_its_own_segment_up_to_itself() -> None:
-    mask = segment_mask(torch.tensor([[0, 0, 1, 1], [0, 0, 0, 0]]))
-    assert mask is not None and mask.shape == (2, 1, 4, 4)
+    mask = segment_mask(torch.tensor([[0, 0, 1, 1], [0, 0, 0, 0]]), causal=True)
+    assert mask.shape == (2, 1, 4, 4)
     assert mask[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
     assert mask[1, 0].int().tolist() == torch.ones(4, 4).tril().int().tolist()
-    assert segment_mask(torch.tensor([[0, 0], [3, 3]])) is None
+
+
+def test_rows_of_one_segment_need_neither_mask_nor_bounds() -> None:
+    for packed in (False, True):
+        sight = segment_sight(torch.tensor([[0, 0], [3, 3]]), causal=True, packed=packed)
+        assert (sight.mask, sight.bounds, sight.causal) == (None, None, True)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_bounds_say_what_the_mask_says(causal: bool) -> None:
+    segment = torch.tensor([[0, 0, 1, 1, 1, 2], [0, 0, 0, 0, 0, 0], [4, 5, 6, 7, 7, 7]])
+    sight = segment_sight(segment, causal, packed=True)
+    assert sight.mask is None and sight.causal is causal and sight.bounds is not None
+    assert (sight.bounds.starts.dtype, sight.bounds.longest) == (torch.int32, 6)
+    mask = torch.zeros(18, 18, dtype=torch.bool)
+    for start, stop in zip(sight.bounds.starts.tolist(), sight.bounds.starts.tolist()[1:]):
+        mask[start:stop, start:stop] = torch.ones(stop - start, stop - start).tril().bool() if causal else True
+    rows = mask.view(3, 6, 3, 6)
+    assert torch.equal(torch.stack([rows[row, :, row] for row in range(3)]), segment_mask(segment, causal)[:, 0])
+    assert int(mask.sum()) == int(segment_mask(segment, causal).sum())  # and nothing from one row to another
 
 
 PACKED = torch.tensor([[5, 0, 6, 7, 8, 0, 9, 4]])  # segments 0 0 1 1 | 1 1 2 2

@@ -1,7 +1,8 @@
 """One rank under a watchdog, adding up a number with its peers, step by step: run_watchdog.py FOLDER RANK WORLD TROUBLE TIMEOUT
 
-TROUBLE, from step 30 on, on the last rank: "none"; "late": it never enters the collective; "lock": it holds the interpreter's
-lock; "slow": the first step and a checkpoint, which may, take longer than the timeout; "full": no file may grow.
+TROUBLE, from step 30 on, on the last rank: "none"; "late": it never enters the collective; "lock": it holds the interpreter's lock; "slow":
+the first step and a checkpoint, which may, take longer than the timeout; "stuck": so does the second checkpoint, while the first was
+quick; "full": no file may grow.
 """
 
 import ctypes
@@ -38,6 +39,9 @@ def main(folder: Path, rank: int, world: int, trouble: str, timeout_s: float) ->
         if trouble == "slow" and step == TROUBLE_STEP:
             dog.beat(step, "checkpoint", allowed_s=10 * timeout_s)
             time.sleep(1.5 * timeout_s)
+        if trouble == "stuck" and step in (TROUBLE_STEP - 10, TROUBLE_STEP):
+            dog.beat(step, "checkpoint", allowed_s=100 * timeout_s)
+            time.sleep(0.1 if step < TROUBLE_STEP else 1000)
         dog.beat(step, "forward and backward")
         number = torch.ones(1)
         dist.all_reduce(number)

@@ -59,7 +59,7 @@ class Group:
 @pytest.fixture(scope="module")
 def groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Group]]:
     """A group for each trouble, all at once: most of their time is waiting."""
-    worlds = {"none": 2, "late": 3, "lock": 1, "full": 2, "slow": 2}
+    worlds = {"none": 2, "late": 3, "lock": 1, "full": 2, "slow": 2, "stuck": 1}
     made = {trouble: Group(tmp_path_factory.mktemp(trouble), world, trouble) for trouble, world in worlds.items()}
     yield made
     for group in made.values():
@@ -121,3 +121,8 @@ def test_a_slow_start_and_a_long_checkpoint_are_no_hang(groups: dict[str, Group]
     assert [group.end(rank)[0] for rank in range(2)] == [0, 0]
     assert incidents(group.folder / "run") == []
     assert [group.sign(rank)["ended"] for rank in range(2)] == ["done", "done"]
+
+
+def test_a_checkpoint_that_takes_far_longer_than_any_before_is_one(groups: dict[str, Group]) -> None:
+    code, said = groups["stuck"].end(0)
+    assert code == 75 and "at step 30, checkpoint (it may take 4 s; train.timeout_s = 4)" in said, said

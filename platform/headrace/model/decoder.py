@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from headrace.model.attention import Attention
 from headrace.model.config import ModelConfig
 from headrace.model.dropout import Dropout
-from headrace.model.geometry import View
+from headrace.model.geometry import Geometry, View
 from headrace.model.layers import RMSNorm, SwiGLU
 from headrace.model.tensor_parallel import TensorParallel
 
@@ -25,5 +25,13 @@ class Block(nn.Module):
         self.mlp_dropout = Dropout(config.dropout, seed, f"{name}.mlp", tensor)
 
     def forward(self, hidden: Tensor, aux: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = hidden + self.attention_dropout(self.attention(self.attention_norm(hidden), aux), aux)
-        return hidden + self.mlp_dropout(self.mlp(self.mlp_norm(hidden)), aux), aux
+        return self.body(hidden, aux, self.derived(hidden, aux)), aux
+
+    def derived(self, hidden: Tensor, aux: Tensor) -> Geometry:
+        """What follows from aux: looked up or made outside of what is compiled."""
+        return self.attention.geometry(hidden, aux)
+
+    def body(self, hidden: Tensor, aux: Tensor, shared: Geometry) -> Tensor:
+        """The block's arithmetic."""
+        hidden = hidden + self.attention_dropout(self.attention(self.attention_norm(hidden), shared), aux)
+        return hidden + self.mlp_dropout(self.mlp(self.mlp_norm(hidden)), aux)

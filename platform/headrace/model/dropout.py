@@ -28,11 +28,15 @@ class Dropout(nn.Module):
         site: name of the layer and the branch, the same in every layout.
     """
 
+    salt: Tensor
+
     def __init__(self, rate: float, seed: int, site: str, tensor: TensorParallel) -> None:
         super().__init__()
         self.threshold = round(rate * STEPS)
-        self.salt = xxhash.xxh64_intdigest(f"dropout/{seed}/{site}".encode())
         self.tensor = tensor
+        salt = xxhash.xxh64_intdigest(f"dropout/{seed}/{site}".encode())
+        # A tensor, int64 [2] of 32 bits each: were it a number, code compiled for one block would not do for the next.
+        self.register_buffer("salt", torch.tensor([salt & LOW, salt >> 32]), persistent=False)
 
     def forward(self, values: Tensor, aux: Tensor, start: int = 0) -> Tensor:
         """The same shape with some numbers zero.
@@ -51,10 +55,10 @@ class Dropout(nn.Module):
         return torch.where(kept, values, 0) * (STEPS / (STEPS - self.threshold))
 
 
-def _hashes(salt: int, samples: Tensor, index: Tensor, width: int) -> Tensor:
+def _hashes(salt: Tensor, samples: Tensor, index: Tensor, width: int) -> Tensor:
     """Numbers below 65,536, uniform: int64 [B, T, width] for the sequences int64 [B] and the indices of tokens int64 [T]."""
-    row = _mixed(_mixed((samples & LOW) ^ (salt & LOW)) ^ ((samples >> 32) & LOW))
-    token = _mixed(_mixed(row[:, None] ^ index) ^ (salt >> 32))
+    row = _mixed(_mixed((samples & LOW) ^ salt[0]) ^ ((samples >> 32) & LOW))
+    token = _mixed(_mixed(row[:, None] ^ index) ^ salt[1])
     column = torch.arange(-(-width // LANES), device=index.device)
     hashed = _mixed(token[..., None] ^ column)
     lanes = torch.stack((hashed & (STEPS - 1), hashed >> 16), -1)

@@ -14,6 +14,7 @@ from headrace.model.attention import Attention, CrossAttention
 from headrace.model.config import SizedEncoderDecoder, source_length
 from headrace.model.decoder import Block
 from headrace.model.dropout import Dropout
+from headrace.model.geometry import Geometry, Sight, across
 from headrace.model.layers import RMSNorm, SwiGLU
 from headrace.model.tensor_parallel import TensorParallel
 
@@ -24,10 +25,9 @@ class EncoderBlock(Block):
     def __init__(self, config: SizedEncoderDecoder, name: str, seed: int, tensor: TensorParallel) -> None:
         super().__init__(config, name, seed, tensor, "source")
 
-    def forward(self, hidden: Tensor, aux: Tensor) -> tuple[Tensor, Tensor]:
+    def body(self, hidden: Tensor, aux: Tensor, shared: Geometry) -> Tensor:
         source, target = _streams(hidden)
-        source, aux = super().forward(source, aux)
-        return torch.cat((source, target), 1), aux
+        return torch.cat((super().body(source, aux, shared), target), 1)
 
 
 class EncoderNorm(nn.Module):
@@ -58,12 +58,20 @@ class DecoderBlock(nn.Module):
         self.mlp_dropout = Dropout(config.dropout, seed, f"{name}.mlp", tensor)
 
     def forward(self, hidden: Tensor, aux: Tensor) -> tuple[Tensor, Tensor]:
+        return self.body(hidden, aux, self.derived(hidden, aux)), aux
+
+    def derived(self, hidden: Tensor, aux: Tensor) -> tuple[Geometry, Sight]:
+        """What follows from aux, of the decoder's stream and from it to the encoder's."""
+        return self.attention.geometry(hidden, aux), across(aux)
+
+    def body(self, hidden: Tensor, aux: Tensor, shared: tuple[Geometry, Sight]) -> Tensor:
+        """The block's arithmetic."""
         memory, target = _streams(hidden)
         start = source_length(aux.shape[1])
-        target = target + self.attention_dropout(self.attention(self.attention_norm(target), aux), aux, start)
-        target = target + self.cross_dropout(self.cross(self.cross_norm(target), memory, aux), aux, start)
+        target = target + self.attention_dropout(self.attention(self.attention_norm(target), shared[0]), aux, start)
+        target = target + self.cross_dropout(self.cross(self.cross_norm(target), memory, shared[1]), aux, start)
         target = target + self.mlp_dropout(self.mlp(self.mlp_norm(target)), aux, start)
-        return torch.cat((memory, target), 1), aux
+        return torch.cat((memory, target), 1)
 
 
 def _streams(hidden: Tensor) -> tuple[Tensor, Tensor]:

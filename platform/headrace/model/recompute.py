@@ -26,6 +26,7 @@ PRODUCTS = {
     _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_cudnn_attention.default,
 }
+PACKED_PRODUCT = "torch_attn._varlen_attn.default"  # known by name: it is there only once it has been used
 
 
 def recomputed(layer: nn.Module, mode: Recompute) -> Layer:
@@ -37,12 +38,18 @@ def recomputed(layer: nn.Module, mode: Recompute) -> Layer:
     """
     if mode == "none" or not isinstance(layer, Block | DecoderBlock):
         return layer
+    return functools.partial(checkpoint, layer, **settings(mode))
+
+
+def settings(mode: Recompute) -> dict[str, Any]:
+    """Arguments of torch's `checkpoint`."""
     # Masks of dropout are a function of aux: there is no random state to restore.
-    settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    found: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if mode == "selective":
-        settings["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _policy)
-    return functools.partial(checkpoint, layer, **settings)
+        found["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _policy)
+    return found
 
 
 def _policy(context: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
+    product = operation in PRODUCTS or str(operation) == PACKED_PRODUCT
+    return CheckpointPolicy.MUST_SAVE if product else CheckpointPolicy.PREFER_RECOMPUTE

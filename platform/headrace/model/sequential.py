@@ -11,6 +11,7 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
+from headrace.model.compiled import compiled
 from headrace.model.config import ModelConfig, SizedDecoder
 from headrace.model.decoder import Block
 from headrace.model.embedding import Embed, Head
@@ -66,9 +67,12 @@ class SequentialModel(nn.Module):
 
     Args:
         seed: of the dropout.
+        compile: have torch's compiler make a block's kernels, at the first call.
     """
 
-    def __init__(self, config: ModelConfig, seed: int = 0, tensor: TensorParallel = ALONE, recompute: Recompute = "none") -> None:
+    def __init__(
+        self, config: ModelConfig, seed: int = 0, tensor: TensorParallel = ALONE, recompute: Recompute = "none", compile: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         self._names = []
@@ -84,7 +88,8 @@ class SequentialModel(nn.Module):
             self._names.append(spec.name)
         if config.tied_embeddings:
             self.head.weight = self.embed.weight
-        self._calls = [recomputed(layer, recompute) for _, layer in self.layers()]
+        called = compiled if compile else recomputed
+        self._calls = [called(layer, recompute) for _, layer in self.layers()]
 
     def layers(self) -> Iterator[tuple[str, nn.Module]]:
         """Name and layer, first to last."""

@@ -88,6 +88,7 @@ class TrainConfig(Config):
     layout: Layout | Literal["auto"] = Layout()
     precision: Precision = "fp32"  # of weights and activations in a pass; masters, accumulated gradients and optimizer state are fp32
     activation_checkpointing: Recompute = "none"  # what is computed again in the backward pass rather than kept
+    compile: bool = False  # each block by torch's compiler: fewer kernels, for a minute or so at every start
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Cosine()
     checkpoint: Checkpoint = Checkpoint()

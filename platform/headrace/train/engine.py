@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 from typing import Any
 
 import torch
 
+from headrace.config import ConfigError
 from headrace.model import ModelConfig, SequentialModel, layer_specs
+from headrace.model.compiled import COMPILERS, compiled, compiler
+from headrace.model.recompute import recomputed
 from headrace.train.config import TrainConfig
 from headrace.train.groups import Ranks, model_parallel_unit
 from headrace.train.pipeline import LossFunction, pipeline_module
-from headrace.train.process import keep_memory
+from headrace.train.process import device, keep_memory, total
 from headrace.train.stages import stage_bounds
 
 log = logging.getLogger("headrace")
@@ -25,14 +29,24 @@ CPU_BUCKET_ELEMENTS = 4_000_000
 
 
 def build_module(deepspeed: Any, model: ModelConfig, seed: int, config: TrainConfig, ranks: Ranks, loss: LossFunction) -> Any:
-    """This rank's share of the model, its weights not set yet."""
+    """This rank's share of the model, its weights not set yet.
+
+    Raises:
+        ConfigError: its blocks are to be compiled, and some rank has no compiler.
+    """
+    if config.compile and any(total([float(compiler() is None)], device())):
+        raise ConfigError(
+            "train.compile = true: torch's compiler needs a C++ compiler, and a worker found none by the names of CXX (in its "
+            f"environment), {', '.join(COMPILERS)}; install one on every node, or set train.compile=false."
+        )
     if ranks.layout.pipeline == 1:
-        return SequentialModel(model, seed, ranks.tensor, config.activation_checkpointing)
+        return SequentialModel(model, seed, ranks.tensor, config.activation_checkpointing, config.compile)
     specs = layer_specs(model, seed, ranks.tensor)
     bounds = stage_bounds(model, ranks.layout.pipeline)
     with _quiet("pipeline"):
         deepspeed.init_distributed(dist_init_required=False)  # takes the group that is there; the module makes its own from it
-        return pipeline_module(deepspeed, specs, bounds, model.tied_embeddings, ranks, config.activation_checkpointing, loss)
+        called = functools.partial(compiled if config.compile else recomputed, mode=config.activation_checkpointing)
+        return pipeline_module(deepspeed, specs, bounds, model.tied_embeddings, ranks, called, loss)
 
 
 def start_engine(deepspeed: Any, module: Any, config: TrainConfig, ranks: Ranks, where: torch.device, hidden: int) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from headrace.model import LayerSpec
-from headrace.model.recompute import Recompute, recomputed
+from headrace.model.recompute import Layer
 from headrace.train.groups import Ranks
 
 LossFunction = Callable[[Tensor, tuple[Tensor, ...]], Tensor]  # outputs of the last layer, labels -> scalar
@@ -17,11 +17,11 @@ LossFunction = Callable[[Tensor, tuple[Tensor, ...]], Tensor]  # outputs of the 
 class Stage(nn.Module):
     """One layer in a pipeline's terms: one tuple in, one tuple out; the last layer gives its output alone, for the loss."""
 
-    def __init__(self, spec: LayerSpec, recompute: Recompute, last: bool) -> None:
+    def __init__(self, spec: LayerSpec, called: Callable[[nn.Module], Layer], last: bool) -> None:
         super().__init__()
         self.name, self.last = spec.name, last
         self.layer = spec.build()
-        self.apply_layer = recomputed(self.layer, recompute)
+        self.apply_layer = called(self.layer)
 
     def forward(self, inputs: tuple[Tensor, Tensor]) -> Any:
         hidden, aux = self.apply_layer(*inputs)
@@ -29,13 +29,20 @@ class Stage(nn.Module):
 
 
 def pipeline_module(
-    deepspeed: Any, specs: Sequence[LayerSpec], bounds: Sequence[int], tied: bool, ranks: Ranks, recompute: Recompute, loss: LossFunction
+    deepspeed: Any,
+    specs: Sequence[LayerSpec],
+    bounds: Sequence[int],
+    tied: bool,
+    ranks: Ranks,
+    called: Callable[[nn.Module], Layer],
+    loss: LossFunction,
 ) -> Any:
     """The stage of this rank.
 
     Args:
         specs: the model's layers, first to last.
         bounds: int [stages + 1], the first layer of each stage, and behind the last.
+        called: a layer -> how it is called, to compute parts of it again or with other kernels.
         tied: the last layer's `weight` is that of the first, and both are trained as one.
         loss: of the last layer's output and the labels.
     """
@@ -60,7 +67,7 @@ def pipeline_module(
     layout = ranks.layout
     topology = PipeModelDataParallelTopology(num_pp=layout.pipeline, num_mp=layout.tensor, num_dp=ranks.data_size)
     last = len(specs) - 1
-    deferred = [DeferredLayer(Stage, spec, recompute, place == last) for place, spec in enumerate(specs)]
+    deferred = [DeferredLayer(Stage, spec, called, place == last) for place, spec in enumerate(specs)]
     module = Pipeline(layers=deferred, topology=topology, loss_fn=loss, activation_checkpoint_interval=0)
     if tied and ranks.is_last_stage:
         weight = module.forward_funcs[-1].layer.weight

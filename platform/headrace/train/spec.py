@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from headrace.run import RunConfig
 
 # Parts of `train` that do not change what is computed, or only by how it is rounded.
-NOT_FIXED = ("layout", "num_workers", "checkpoint", "activation_checkpointing", "threads", "timeout_s", "max_failures", "may_change")
+NOT_FIXED = (
+    "layout",
+    "num_workers",
+    "checkpoint",
+    "activation_checkpointing",
+    "compile",
+    "threads",
+    "timeout_s",
+    "max_failures",
+    "may_change",
+)
 
 
 class TrainSpec(Config):

@@ -32,6 +32,7 @@ BEAT_S = 1.0  # between two signs of life
 LOOK_S = 3.0  # between the two looks at the others' signs of life: a rank that runs has written a new one by then
 LAST_WORDS_S = 20.0  # for what is done once the time is up; a disk or a pipe that hangs, too, must not keep the worker
 FOREVER = math.inf
+TIMES_LONGER = 10  # than ever before in this process, until what has a time of its own counts as hanging
 
 
 class Beat(NamedTuple):
@@ -40,6 +41,7 @@ class Beat(NamedTuple):
     step: int  # optimizer steps taken
     doing: str
     allowed_s: float  # until the next beat
+    began: float  # by the monotonic clock
 
 
 class Watchdog:
@@ -55,7 +57,8 @@ class Watchdog:
             timeout_s: seconds after a beat, without another, until the worker counts as hanging, unless that beat allows more.
         """
         self._run, self._rank, self._world, self._timeout_s = run, rank, dist.get_world_size(), timeout_s
-        self._beat = Beat(-1, "starting", FOREVER)
+        self._beat = Beat(-1, "starting", FOREVER, time.monotonic())
+        self._longest_s: dict[str, float] = {}  # by what was done
         self._first_step: int | None = None
         self._signs = 0
         self._heard = True  # whether this rank's own signs reach the disk
@@ -64,17 +67,28 @@ class Watchdog:
         self._thread.start()
 
     def beat(self, step: int, doing: str, allowed_s: float | None = None) -> None:
-        """Say what the main thread turns to now; costs under a microsecond.
+        """Say what the main thread turns to now; costs about a microsecond.
 
         Args:
             step: optimizer steps taken.
             doing: a few words: "reading data", "forward and backward", "update", "checkpoint".
-            allowed_s: seconds that it may take, where that differs from the timeout; a checkpoint has its own.
+            allowed_s: seconds that it may take where nobody knows better, if that is not the timeout: a checkpoint's are its own. Once it
+                has been done, it may take ten times as long as it took at most, and the timeout in any case.
         """
+        now = time.monotonic()
         if self._first_step is None:
             self._first_step = step
-        starting = step == self._first_step
-        self._beat = Beat(step, doing, FOREVER if starting else self._timeout_s if allowed_s is None else allowed_s)
+        before = self._beat
+        self._longest_s[before.doing] = max(now - before.began, self._longest_s.get(before.doing, 0.0))
+        if step == self._first_step:
+            allowed = FOREVER
+        elif allowed_s is None:
+            allowed = self._timeout_s
+        elif doing in self._longest_s:
+            allowed = min(allowed_s, max(self._timeout_s, TIMES_LONGER * self._longest_s[doing]))
+        else:
+            allowed = allowed_s
+        self._beat = Beat(step, doing, allowed, now)
 
     def close(self) -> None:
         """Stop watching: training is over, or an error is on its way out of it."""
@@ -119,7 +133,7 @@ class Watchdog:
         }
         message = (
             f"rank {self._rank} hangs: {waited_s:.0f} s without a sign of progress at step {beat.step}, {beat.doing} "
-            f"(train.timeout_s = {self._timeout_s:g}); {self._suspects(signs, silent, elsewhere)}. "
+            f"(it may take {beat.allowed_s:.0f} s; train.timeout_s = {self._timeout_s:g}); {self._suspects(signs, silent, elsewhere)}. "
             f"Stacks: {stacks or 'on standard error'}. The worker ends now; the group goes on from its newest checkpoint."
         )
         self._sign(beat, waited_s, "ended by its watchdog")

@@ -114,12 +114,12 @@ class Side:
         """Have it end now, whatever it is at."""
         if self._process is None or self._process.poll() is not None:
             return
+        processes = self.processes()  # those below it are nobody's once it has ended
         self.go()
         self._process.send_signal(signal.SIGINT)  # it may have something to tidy up
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(LEAVES_S / 4)
-        processes = self.processes()
-        for process in processes:
+        for process in {*processes, *self.processes()}:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(processes, timeout=LEAVES_S)

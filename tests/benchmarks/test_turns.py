@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -69,5 +68,4 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), started([one], 1):
         processes = one.processes()
         raise ZeroDivisionError
-    time.sleep(0.1)
     assert len(processes) == 2 and not [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]

@@ -52,7 +52,7 @@ def specification(folder: Path, name: str, **train: Any) -> dict[str, Any]:
         "schedule": {"name": "cosine", "warmup": 4},
         "optimizer": {"lr": 2e-3, "eps": 1e-6, "clip": 0.5},
         "checkpoint": {"every": 10, "keep": 3},
-        "timeout_s": 5.0,
+        "timeout_s": 10.0,
         **train,
     }
     return {

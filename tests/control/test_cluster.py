@@ -86,9 +86,10 @@ def test_a_cluster_without_a_driver_goes_and_so_does_one_without_a_keeper(tmp_pa
     running = cluster.start_local(control, cores=1, workers=1)
     long_ago = time.time() - cluster.GRACE_S - 60
     os.utime(control / "driver.beat", (long_ago, long_ago))
-    assert until(lambda: not of_cluster(running.mark)), "the keeper did not notice that no driver is left"
-
-    running = cluster.start_local(control, cores=1, workers=1)
+    assert until(lambda: cluster.find_running(control) is None), "the keeper did not notice that no driver is left"
+    leaving, running = running, cluster.start_local(control, cores=1, workers=1)  # while the first may still be on its way down
+    assert running.mark != leaving.mark
+    assert until(lambda: not of_cluster(leaving.mark))
     os.kill(running.keeper, signal.SIGKILL)
     assert until(lambda: not of_cluster(running.mark)), "the cluster outlived its keeper"
     assert cluster.find_running(control) is None

@@ -7,6 +7,7 @@ work, and the same command started again adopts them. When no driver has been he
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -65,8 +67,9 @@ def start_local(control: Path, cores: int, workers: int) -> Running:
     Raises:
         StageError: Ray does not come up, with the end of its log.
     """
-    beat(control)
-    found = find_running(control)
+    with record_lock(control):
+        beat(control)
+        found = find_running(control)
     if found:
         log.info("cluster: still running from before, at %s", found.address)
         return found
@@ -123,6 +126,36 @@ def _forget(record: Path) -> None:
 
 def publish(control: Path, running: Running) -> None:
     storage.write_json(control / "cluster.json", asdict(running))
+
+
+def withdraw(control: Path, mark: str) -> None:
+    """Take back the record of the cluster of that mark: nobody is to find what is on its way down."""
+    with contextlib.suppress(FileNotFoundError, TypeError, ValueError):
+        if Running(**storage.read_json(control / "cluster.json")).mark == mark:
+            (control / "cluster.json").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def record_lock(control: Path) -> Iterator[None]:
+    """Held while a driver announces itself and looks for a cluster, and while a keeper decides that no driver is left."""
+    control.mkdir(parents=True, exist_ok=True)
+    with (control / "cluster.lock").open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def given_up(control: Path, mark: str) -> bool:
+    """Whether no driver has been heard of for `GRACE_S`; the record of the cluster of that mark is then withdrawn."""
+    if not control.is_dir():
+        return True  # the run was deleted
+    with record_lock(control):
+        try:
+            heard = time.time() - (control / "driver.beat").stat().st_mtime < GRACE_S
+        except FileNotFoundError:
+            heard = False
+        if not heard:
+            withdraw(control, mark)
+        return not heard
 
 
 def stop(control: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from headrace.control.cluster import GRACE_S, MARK, Running, publish
+from headrace.control.cluster import MARK, Running, given_up, publish, withdraw
 
 LOOPBACK = "127.0.0.1"
 HEAD_STOP_S = 2.0  # jobs are over or were stopped before; what then lingers is ended by its mark
@@ -51,9 +51,10 @@ def main(spec: dict[str, Any]) -> None:
         _wait_for_jobs_api(dashboard, Path(spec["token"]).read_text(), head, lambda: stopped)
         if not stopped and head.poll() is None:
             publish(control, Running(f"http://{LOOPBACK}:{dashboard}", spec["token"], os.getpid(), str(temp)))
-        while not stopped and head.poll() is None and _heard_of(control):
+        while not stopped and head.poll() is None and not given_up(control, str(temp)):
             time.sleep(0.2)
     finally:
+        withdraw(control, str(temp))
         _take_down(head, str(temp))
         shutil.rmtree(temp, ignore_errors=True)
 
@@ -101,13 +102,6 @@ def _wait_for_jobs_api(port: int, token: str, head: subprocess.Popen[bytes], sto
             if connection.getresponse().status == 200:
                 return
         time.sleep(0.2)
-
-
-def _heard_of(control: Path) -> bool:
-    try:
-        return time.time() - (control / "driver.beat").stat().st_mtime < GRACE_S
-    except FileNotFoundError:
-        return False
 
 
 def _take_down(head: subprocess.Popen[bytes], mark: str) -> None:

@@ -56,10 +56,10 @@ def geometry(aux: Tensor, view: View, head_size: int, theta: float, dtype: torch
 
     Args:
         aux: int64 [B, T, 4], which must not be written to afterwards.
-        dtype: of what attends; a GPU's kernel for packed rows knows 16 bits only.
+        dtype: of what attends; the kernel for packed rows knows 16 bits only, and GPUs since Ampere.
     """
     known: dict[Any, Any] = _derived.setdefault(aux, {})
-    packed = aux.is_cuda and dtype in (torch.bfloat16, torch.float16)
+    packed = aux.is_cuda and dtype in (torch.bfloat16, torch.float16) and torch.cuda.get_device_capability(aux.device) >= (8, 0)
     key = (view, head_size, theta, packed)
     if key not in known:
         length = aux.shape[1]

@@ -1,0 +1,58 @@
+"""A rank's surroundings."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+
+import pytest
+
+# In the thread that Ray Train calls a worker in, as in the first one: buffers of 8 to 24 MB are taken and freed, ten times over.
+ROUNDS = """
+import resource, sys, threading
+import torch
+from headrace.train.process import keep_memory
+torch.set_num_threads(1)
+if sys.argv[1] == "kept":
+    keep_memory()
+
+def rounds(count):
+    for _ in range(count):
+        held = [torch.ones(size << 18) for size in (8, 24, 16, 24)]
+        del held
+
+def work():
+    rounds(8)  # until each buffer has found its place
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    rounds(10)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+if sys.argv[2] == "thread":
+    other = threading.Thread(target=work)
+    other.start()
+    other.join()
+else:
+    work()
+"""
+
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library decides for itself what it keeps")
+PAGES = 10 * (72 << 20) // resource.getpagesize()
+
+
+def faults(kept: str, place: str) -> int:
+    """Pages that the kernel had to hand out in ten rounds."""
+    return int(subprocess.run([sys.executable, "-c", ROUNDS, kept, place], capture_output=True, text=True, check=True).stdout)
+
+
+@glibc
+@pytest.mark.parametrize("place", ["main", "thread"])
+def test_freed_memory_is_kept(place: str) -> None:
+    assert faults("kept", place) < PAGES / 20
+
+
+@glibc
+def test_without_it_the_first_thread_gives_all_back() -> None:
+    assert faults("given back", "main") > PAGES / 20

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -61,3 +62,15 @@ def test_broken_json_names_its_file(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(ValueError, match=r"x\.json: not valid JSON"):
         storage.read_json(tmp_path / "x.json")
+
+
+def test_of_many_who_create_a_file_one_is_told_yes(tmp_path):
+    path = tmp_path / "a" / "record.json"
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(lambda number: storage.create(path, str(number).encode()), range(64)))
+    assert told.count(True) == 1
+    assert path.read_bytes() == str(told.index(True)).encode()
+    assert storage.names(tmp_path / "a") == ["record.json"] and storage.names(tmp_path / "b") == []
+    storage.remove(path)
+    storage.remove(path)
+    assert not storage.present(path)

@@ -59,6 +59,42 @@ def write_bytes(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def create(path: Path, content: bytes) -> bool:
+    """Publish a small file unless one of that name is there; whether it was us: of any number of callers at once one is told yes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{ASIDE}{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        with aside.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.link(aside, path)
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
+
+
+def names(folder: Path) -> list[str]:
+    """Names of what is published in a folder, in order; none where there is no folder."""
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(ASIDE))
+    except FileNotFoundError:
+        return []
+
+
+def present(path: Path) -> bool:
+    """Whether a file is published under that name."""
+    return path.is_file()
+
+
+def remove(path: Path) -> None:
+    """Take a file away, if it is there."""
+    path.unlink(missing_ok=True)
+
+
 def note(path: Path, content: bytes) -> None:
     """`write_bytes`, unless the file says so already: a command that finds nothing to do touches nothing."""
     if not path.is_file() or path.read_bytes() != content:

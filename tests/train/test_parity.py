@@ -13,6 +13,7 @@ import torch
 from headrace.batches import Loader, Order
 from headrace.checkpoint import Reader, load_model, read_manifest, verify
 from headrace.model import build_model
+from headrace.model.compiled import compiler
 from headrace.tokens.store import TokenStore
 from headrace.train.spec import TrainSpec
 
@@ -59,6 +60,7 @@ CASES = [
     for layout in layouts
     if layout in FEWER.get(model, (layout,))
 ]
+COMPILED = {("t2z1s", "selective"), ("p2z1", "block")}
 RECOMPUTED = {("t2z1s", "selective"), ("p2z1", "block"), ("d2z3", "block")}
 LOW = [("bf16", "d2z0"), ("bf16", "d2z1"), ("bf16", "d2z2"), ("bf16", "d2z3"), ("bf16", "t2z1"), ("bf16", "p2z1")]
 LOW += [("fp16", "d2z1"), ("fp16", "d2z3"), ("fp16", "t2z2"), ("fp16", "p2z1")]
@@ -96,6 +98,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, lab: Any) -> Path:
     two = [case(f"{model}-{layout}", LAYOUTS[2][layout], model) for model, layout, ranks in CASES if ranks == 2]
     two += [case(f"{layout}-{how}", LAYOUTS[2][layout], activation_checkpointing=how) for layout, how in sorted(RECOMPUTED)]
     two += [case(f"{precision}-{layout}", LAYOUTS[2][layout], precision=precision) for precision, layout in LOW]
+    if compiler():
+        for layout, how in sorted(COMPILED):
+            two.append(case(f"{layout}-{how}-compiled", LAYOUTS[2][layout], activation_checkpointing=how, compile=True))
     lab.run(folder, 2, two, torchrun=True)
     four = [case(f"{model}-{layout}", LAYOUTS[4][layout], model) for model, layout, ranks in CASES if ranks == 4]
     lab.run(folder, 4, four + resumes(4))
@@ -167,6 +172,12 @@ def test_every_layout_takes_the_steps_of_one_rank(runs: Path, lab: Any, model: s
 @pytest.mark.parametrize(("layout", "how"), sorted(RECOMPUTED))
 def test_what_is_computed_again_is_the_same(runs: Path, lab: Any, layout: str, how: str) -> None:
     same_course(runs, lab, f"{layout}-{how}", "one-decoder")
+
+
+@pytest.mark.skipif(compiler() is None, reason="compiled blocks need a C++ compiler")
+@pytest.mark.parametrize(("layout", "how"), sorted(COMPILED))
+def test_compiled_blocks_take_the_same_steps(runs: Path, lab: Any, layout: str, how: str) -> None:
+    same_course(runs, lab, f"{layout}-{how}-compiled", "one-decoder")
 
 
 @pytest.mark.parametrize(("name", "layout"), SAME)

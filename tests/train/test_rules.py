@@ -50,6 +50,7 @@ def config(layout: dict[str, Any], batch: tuple[int, int] = (64, 2), **values: A
         ({"pipeline": 2, "offload": True}, {}, 4, "train.layout.offload = true with pipeline = 2", "train.layout.offload=false"),
         ({"pipeline": 4}, {"batch": (8, 4)}, 4, "train.layout.pipeline = 4 with 2 micro-batches a step", "train.batch.micro=2"),
         ({"zero": 0, "offload": True}, {}, 2, "train.layout.offload = true with zero = 0", "train.layout.zero=1"),
+        ({"zero": 3}, {"compile": True}, 2, "train.compile = true with zero = 3", "train.layout.zero=2"),
         ({"pipeline": 2, "zero": 0}, {"precision": "bf16"}, 2, "would be added up in bf16; set train.layout.zero=1", "train.layout.zero=1"),
         ({"zero": 0}, {"precision": "fp16"}, 2, "train.precision = fp16 with zero = 0", "train.layout.zero=1"),
     ],

@@ -154,6 +154,13 @@ def offload_of_shards(case: Case) -> str | None:
     return "train.layout.offload = true with zero = 0: it is a ZeRO optimizer's state that is offloaded; set train.layout.zero=1"
 
 
+def compile_of_shards(case: Case) -> str | None:
+    """ZeRO 3 gathers weights in hooks of each module; the compiler stops at every one of them, and after eight gives the block up."""
+    if case.layout.zero < 3 or not case.config.compile:
+        return None
+    return "train.compile = true with zero = 3: the gathers between its products would leave nothing to compile; set train.layout.zero=2"
+
+
 def bf16_of_a_pipeline(case: Case) -> str | None:
     if case.config.precision != "bf16" or case.layout.pipeline == 1 or case.layout.zero > 0:
         return None
@@ -187,6 +194,7 @@ RULES = (
     offload_of_a_pipeline,
     fill_of_a_pipeline,
     offload_of_shards,
+    compile_of_shards,
     bf16_of_a_pipeline,
     fp16_of_a_replica,
     fp16_of_tied_embeddings,

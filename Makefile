@@ -1,6 +1,7 @@
 # make quickstart   set up .venv, install, run the whole flow on this machine's own Python texts
 # make test         set up the same way, run the test suite
 # make faults       ten faults of each kind at random moments, about 20 minutes on an idle machine; FAULTS_SEED=N for other moments
+# make soak         half an hour of whole runs with a kill every minute: goodput, and whether anything grows
 # TORCH_INDEX=URL   take torch from this index instead of pip's default (see README, "Where torch comes from")
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ FAULTS_SEED ?= 0
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: quickstart test faults install clean
+.PHONY: quickstart test faults soak install clean
 
 quickstart: $(STAMP)
 	$(BIN)/headrace quickstart --out $(OUT)
@@ -19,7 +20,10 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 faults: $(STAMP)
-	HEADRACE_FAULTS=full HEADRACE_FAULTS_SEED=$(FAULTS_SEED) $(BIN)/python -m pytest tests/faults --timeout=3000 --durations=0 -v
+	HEADRACE_FAULTS=full HEADRACE_FAULTS_SEED=$(FAULTS_SEED) $(BIN)/python -m pytest tests/faults tests/cluster/test_autoscaling.py --timeout=3000 --durations=0 -v
+
+soak: $(STAMP)
+	$(BIN)/python benchmarks/soak.py --seed $(FAULTS_SEED)
 
 install: $(STAMP)
 

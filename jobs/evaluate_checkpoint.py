@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from headrace import storage
 from headrace.control.exits import run_job
 from headrace.evaluate.benchmarks import BENCHMARKS, score_benchmarks
 from headrace.evaluate.suite import evaluate_checkpoint
@@ -23,4 +24,4 @@ def main(run: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_job(main, Path(sys.argv[1]))
+    run_job(main, storage.folder(sys.argv[1]))

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from headrace import storage
 from headrace.control.exits import run_job
 from headrace.evaluate.ngram import score_baselines
 from headrace.inspection import current
@@ -16,4 +17,4 @@ def main(run: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_job(main, Path(sys.argv[1]))
+    run_job(main, storage.folder(sys.argv[1]))

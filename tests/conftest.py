@@ -1,4 +1,4 @@
-"""One Ray session for all tests that need one, private to them; where real corpora are, if they are; what kills leave of a run."""
+"""One Ray session for all tests that need one, private to them; what a machine may lack; what kills leave of a run."""
 
 from __future__ import annotations
 
@@ -32,6 +32,44 @@ def ray_session() -> Iterator[None]:
     yield
     ray.shutdown()
     shutil.rmtree(temp, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def needs() -> Callable[[str, str | None], None]:
+    """A function of a thing's name and of why it is not to be had here, None if it is: then the test skips with the reason.
+
+    It fails instead where HEADRACE_REQUIRE (names, comma-separated) lists the thing.
+    """
+
+    def need(name: str, lacking: str | None) -> None:
+        if lacking is not None:
+            required = name in os.environ.get("HEADRACE_REQUIRE", "").split(",")
+            (pytest.fail if required else pytest.skip)(f"{name}: {lacking}")
+
+    return need
+
+
+@pytest.fixture(scope="session")
+def program(needs: Callable[[str, str | None], None]) -> Callable[[str], str]:
+    """A function that gives the path of an installed program, `needs` it."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        needs(name, None if path else "not installed here")
+        assert path is not None
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def rig(needs: Callable[[str, str | None], None]) -> Iterator[Any]:
+    """A Ray cluster of a head and three workers of one core each, every node with a network of its own (headrace.cluster.rig)."""
+    from headrace.cluster.rig import obstacle, raised
+
+    needs("namespaces", obstacle())
+    with raised(nodes=3, cpus=1) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

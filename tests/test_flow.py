@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,13 @@ import pytest
 import yaml
 
 from headrace import storage
-from headrace.artifact import STAGES
+from headrace.artifact import STAGES, Artifact
+from headrace.checkpoint import committed, verify
+from headrace.checkpoint.canonical import digests
 from headrace.control import cluster
 from headrace.control.keeper import _carries
+from headrace.events import mistakes
+from headrace.storage import mirror, object_store
 
 STEPS = 40
 TEXT = "the river ran past an old mill and its wheel turned slowly while grain became flour for bread that fed many people in town"
@@ -150,6 +155,17 @@ def test_the_flow_ends_in_a_report_and_leaves_nothing_running(unbroken):
     assert cluster.find_running(run / "control") is None
 
 
+def test_every_event_of_a_whole_run_is_of_the_schema(unbroken):
+    _, run, _ = unbroken
+    events = storage.read_lines(run / "events.jsonl")
+    assert [wrong for event in events for wrong in mistakes(event)] == []
+    kinds = {event["event"] for event in events}
+    assert {"started", "finished", "submitted", "job finished", "checkpoint", "evaluation", "progress"} <= kinds
+    told = [event["step"] for event in events if event["event"] == "checkpoint"]
+    assert told == list(range(0, STEPS + 1, 10))
+    assert sorted(event["checkpoint"] for event in events if event["event"] == "evaluation") == [f"step-{step:08d}" for step in told]
+
+
 def test_the_same_command_again_does_nothing_and_says_so(unbroken):
     path, run, _ = unbroken
     before = {each: each.stat().st_mtime_ns for each in run.rglob("*") if each.is_file() and not each.name.startswith("report.")}
@@ -230,3 +246,67 @@ def test_two_drivers_cannot_work_on_one_run(unbroken):
         code, _, err = finish(headrace("run", path))
     assert code == 2
     assert str(os.getpid()) in err
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An S3-speaking server with a bucket, for this process and those that it starts; mirrors in a private folder."""
+    pytest.importorskip("boto3", reason="boto3 is not installed: pip install 'headrace[s3]'")
+    moto = pytest.importorskip("moto.server", reason="moto's server is not installed: pip install 'headrace[test]'")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    settings = {
+        "AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()),
+        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMIexample",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+        "HEADRACE_CACHE": str(tmp_path / "cache"),
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(mirror.ENVIRONMENT, raising=False)
+    mirror.forget_all()
+    object_store.connected.cache_clear()
+    object_store.connected().create_bucket(Bucket="mill-bucket")
+    yield "s3://mill-bucket/runs/one"
+    mirror.forget_all()
+    object_store.connected.cache_clear()
+    server.stop()
+
+
+def test_a_run_on_a_store_is_that_on_disk(unbroken, store):
+    """Artifacts, loss curve, checkpoints and scores; all read from the store with an empty mirror, as by another machine."""
+    path, whole, _ = unbroken
+    code, out, err = finish(headrace("run", path, f"out={store}"))
+    assert code == 0, err
+    assert f"{store}/report.html" in out
+    shutil.rmtree(storage.folder(store))
+    run = storage.folder(store)
+    named = storage.read_json(run / "data" / "current.json")
+    assert named == storage.read_json(whole / "data" / "current.json")
+    for stage, name in named.items():
+        folder = run / "data" / stage / name
+        assert storage.read_bytes(folder / "manifest.json") == (whole / "data" / stage / name / "manifest.json").read_bytes()
+        assert Artifact.open(folder).breaches() == []
+    assert curve(run) == curve(whole)
+    ours, theirs = (committed(each / "train" / "checkpoints") for each in (run, whole))
+    assert [each.name for each in ours] == [each.name for each in theirs]
+    for checkpoint, other in zip(ours, theirs):
+        assert verify(checkpoint) == []
+        assert digests(checkpoint) == digests(other)
+        results = [storage.read_json(each / "eval" / checkpoint.name / "fast.json") for each in (run, whole)]
+        assert results[0]["metrics"] == results[1]["metrics"]
+    keys = [f"{each}/" for each in storage.sizes(run)]
+    left = (*("/work/", "/done/", "/parts-", ".parts/", storage.ASIDE), "cluster.json")  # the last names processes of one machine
+    assert [key for key in keys if any(name in key for name in left)] == []
+    code, out, err = finish(headrace("generate", store, "the river", "--tokens", "8", "--json"))
+    assert code == 0 and json.loads(out)["checkpoint"] == f"step-{STEPS:08d}", err
+    code, _, err = finish(headrace("run", path, f"out={store}"))
+    assert code == 0 and "nothing was started" in err

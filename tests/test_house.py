@@ -14,9 +14,9 @@ PACKAGE = ROOT / "platform" / "headrace"
 
 # A room may import rooms of its own floor and of floors below it.
 FLOORS = (
-    ("schema", "config", "text"),
-    ("storage",),
-    ("events",),
+    ("schema", "config", "text", "paths", "capacity"),
+    ("storage", "credentials"),
+    ("events", "fence"),
     ("artifact",),
     ("stage", "shuffle", "verdicts"),
     ("filters",),
@@ -26,11 +26,13 @@ FLOORS = (
     ("model", "objectives"),
     ("batches", "checkpoint"),
     ("train", "evaluate"),
+    ("observe",),
     ("report",),
     ("inspection", "materialize"),
     ("run",),
     ("pipeline",),
     ("control", "plan", "terminal"),
+    ("cluster", "doctor"),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

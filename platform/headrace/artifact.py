@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import time
 from collections import Counter
@@ -16,13 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from headrace import storage
+from headrace import fence, storage
+from headrace.paths import below, leading_out
 
 log = logging.getLogger("headrace")
 
 STAGES = ("ingest", "filters", "dedup", "decontaminate", "split", "tokenizer", "tokens")
 DOCUMENT_STAGES = tuple(stage for stage in STAGES if stage != "tokenizer")  # those whose rows are the corpus, passed on
 MANIFEST = "manifest.json"
+FINGERPRINT = re.compile(r"[0-9a-f]{16}")  # what artifacts' folders are called
 
 
 class StageError(RuntimeError):
@@ -46,8 +49,15 @@ class Artifact:
 
         Raises:
             FileNotFoundError: it was never committed.
+            StageError: its manifest names a file outside the folder.
         """
-        return cls(folder, storage.read_json(folder / MANIFEST))
+        found = cls(folder, storage.read_json(folder / MANIFEST))
+        try:
+            for entry in found.entries:
+                below(folder, entry["path"])
+        except ValueError as error:
+            raise StageError(f"{folder / MANIFEST}: {error}; delete the file to have the stage made again.") from None
+        return found
 
     @property
     def fingerprint(self) -> str:
@@ -61,20 +71,20 @@ class Artifact:
     def units(self) -> list[dict[str, Any]]:
         return list(self.manifest["units"])
 
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """What the manifest says of each file, those of no unit last."""
+        return [entry for unit in self.units for entry in unit["files"]] + list(self.manifest.get("files", []))
+
     def files(self, kind: str) -> list[Path]:
         """Files of one kind (the first part of their path), ordered by unit."""
         return [self.folder / entry["path"] for unit in self.units for entry in unit["files"] if entry["path"].split("/")[0] == kind]
 
     def breaches(self) -> list[str]:
-        """Listed files that are absent or of another size; contents are guarded by page checksums when they are read."""
-        wrong = []
-        for entry in [entry for unit in self.units for entry in unit["files"]] + list(self.manifest.get("files", [])):
-            path = self.folder / entry["path"]
-            if not path.is_file():
-                wrong.append(f"{path}: listed in the manifest, but absent")
-            elif path.stat().st_size != entry["bytes"]:
-                wrong.append(f"{path}: {path.stat().st_size} bytes, the manifest says {entry['bytes']}")
-        return wrong
+        """Listed files that are absent, of another size or links out of the folder; page checksums guard contents when they are read."""
+        wrong = storage.breaches(self.folder, self.entries)
+        names = (entry["path"] for entry in self.entries)
+        return wrong + [f"{path}: a link out of its folder" for path in leading_out(self.folder, names)]
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,8 @@ def build(
     """
     name = fingerprint(stage, version, config, inputs)
     folder = run / "data" / stage / name
-    if (folder / MANIFEST).is_file():
+    fence.check()  # a driver that is out of date would take away what its successor's workers have aside
+    if storage.present(folder / MANIFEST):
         artifact = Artifact.open(folder)
         breaches = artifact.breaches()
         if not breaches:
@@ -120,8 +131,8 @@ def build(
             event(stage, "skipped", fingerprint=name)
             return artifact
         log.warning("%s: made again, since %s", stage, breaches[0])
-        (folder / MANIFEST).unlink()
-        shutil.rmtree(folder / "done", ignore_errors=True)
+        storage.remove(folder / MANIFEST)
+        storage.remove_tree(folder / "done")
     folder.mkdir(parents=True, exist_ok=True)
     _remove_unpublished(folder)
     event(stage, "started", fingerprint=name)
@@ -139,9 +150,10 @@ def build(
         "totals": totals(output),
     }
     _write_timings(folder)
+    fence.check()
     storage.write_json(folder / MANIFEST, manifest)
-    shutil.rmtree(folder / "work", ignore_errors=True)
-    shutil.rmtree(folder / "done", ignore_errors=True)
+    storage.remove_tree(folder / "work")
+    storage.remove_tree(folder / "done")
     seconds = time.monotonic() - started
     peak = max((line["peak_rss_bytes"] for line in storage.read_lines(folder / "timings.jsonl")), default=None)
     rows = {key: manifest["totals"][key] for key in ("rows_in", "rows_out")}
@@ -171,9 +183,11 @@ def totals(output: StageOutput) -> dict[str, Any]:
 
 def _write_timings(folder: Path) -> None:
     """Seconds and memory of each unit, beside the manifest and never in it: equal work must give an equal manifest."""
-    lines = []
-    for record in sorted((folder / "done").glob("*/*.json")):
-        lines.append({"phase": record.parent.name, "unit": record.stem, **storage.read_json(record)["timing"]})
+    records = [
+        folder / "done" / phase / name for phase in storage.names(folder / "done") for name in storage.names(folder / "done" / phase)
+    ]
+    timings = [record["timing"] for record in storage.read_all(records)]
+    lines = [{"phase": record.parent.name, "unit": record.stem, **timing} for record, timing in zip(records, timings)]
     storage.write_bytes(folder / "timings.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
@@ -197,5 +211,5 @@ def table_writer(path: Path, schema: pa.Schema, dictionary: bool = True) -> pq.P
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A whole Parquet file, its page checksums verified."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(storage.local(path), page_checksum_verification=True) as file:
         return file.read(columns=list(columns) if columns is not None else None)

@@ -40,12 +40,24 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file; `headrace init {path}` writes a commented one.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(content: str | bytes, place: str) -> dict[str, Any]:
+    """The mapping in a YAML document.
+
+    Args:
+        place: what messages call it.
+
+    Raises:
+        ConfigError: it is no YAML, or holds no mapping.
+    """
     try:
-        loaded = yaml.safe_load(text)
+        loaded = yaml.safe_load(content)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+        raise ConfigError(f"{place}: not valid YAML: {error}") from None
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys at the top, got {type(loaded).__name__}.")
+        raise ConfigError(f"{place}: expected a mapping of keys at the top, got {type(loaded).__name__}.")
     return loaded
 
 

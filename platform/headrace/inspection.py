@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace import storage
-from headrace.artifact import STAGES, Artifact, read_table
+from headrace.artifact import FINGERPRINT, STAGES, Artifact, read_table
 from headrace.config import ConfigError
 from headrace.schema import REMOVED, rows_of
 
@@ -37,9 +37,14 @@ def stage_folder(run: Path, stage: str) -> Path:
     """
     try:
         names = storage.read_json(run / "data" / "current.json")
-        return run / "data" / stage / str(names[stage])
+        name = str(names[stage])
     except (FileNotFoundError, KeyError):
         raise ConfigError(f"{run}: has no stage {stage!r}; the stages are {', '.join(STAGES)}.") from None
+    if not FINGERPRINT.fullmatch(name):
+        raise ConfigError(
+            f"{run / 'data' / 'current.json'}: names {name!r}, which is no artifact; the run's `headrace data` writes it anew."
+        )
+    return run / "data" / stage / name
 
 
 def rejected(run: Path, stage: str, reason: str | None, limit: int) -> list[dict[str, Any]]:
@@ -104,11 +109,11 @@ def _quarantined(run: Path, reason: str | None, limit: int) -> list[dict[str, An
     """Rows of the quarantine, of a stage that gave up for having too many of them, too: they say what to mend."""
     folder = stage_folder(run, "ingest")
     rows: list[dict[str, Any]] = []
-    for path in sorted(folder.glob("quarantine/*.parquet")):
+    for name in storage.names(folder / "quarantine"):
         if len(rows) >= limit:
             break
-        (source,) = set(read_table(folder / "files" / path.name, ["source"])["source"].to_pylist())
-        for row in read_table(path).to_pylist():
+        (source,) = set(read_table(folder / "files" / name, ["source"])["source"].to_pylist())
+        for row in read_table(folder / "quarantine" / name).to_pylist():
             if (reason is None or row["reason"] == reason) and len(rows) < limit:
                 shown = (row["first_bytes"] or b"").decode("utf-8", "replace")
                 place = f"{row['path']}#{row['offset']}"
@@ -118,15 +123,16 @@ def _quarantined(run: Path, reason: str | None, limit: int) -> list[dict[str, An
 
 def unreferenced(run: Path) -> list[tuple[Path, int]]:
     """Artifact folders that RUN/data/current.json does not name, and what was left aside; each with its bytes."""
-    path = run / "data" / "current.json"
-    if not path.is_file():
+    try:
+        current = storage.read_json(run / "data" / "current.json")
+    except FileNotFoundError:
         return []
-    names = storage.read_json(path)
     found = [
-        folder
-        for stage in sorted(p for p in (run / "data").iterdir() if p.is_dir())
-        for folder in sorted(stage.iterdir())
-        if folder.name != names.get(stage.name)
+        run / "data" / stage / name
+        for stage in storage.names(run / "data")
+        for name in storage.names(run / "data" / stage)
+        # Nothing but what is called as artifacts are: `clean` deletes it, and a stage's folder may be a link to anywhere.
+        if FINGERPRINT.fullmatch(name) and name != current.get(stage)
     ]
     # Checkpoints are left aside by a killed save; files of the run's own folder by a killed driver.
     found += [left for place in (run, run / "train" / "checkpoints") if place.is_dir() for left in sorted(place.glob(f"{storage.ASIDE}*"))]
@@ -134,4 +140,4 @@ def unreferenced(run: Path) -> list[tuple[Path, int]]:
 
 
 def _size(path: Path) -> int:
-    return sum(each.stat().st_size for each in path.rglob("*") if each.is_file()) if path.is_dir() else path.stat().st_size
+    return path.stat().st_size if path.is_file() else sum(storage.sizes(path).values())

@@ -82,7 +82,7 @@ def _clean(unit: Mapping[str, Any], counts: dict[str, int]) -> Iterator[pa.Table
     """The kept documents of each row group, as they are to be written; adds to `counts`."""
     kept, cuts = kept_rows(unit), cuts_of(unit)
     start = 0
-    with pq.ParquetFile(unit["documents"], page_checksum_verification=True) as file:
+    with pq.ParquetFile(storage.local(unit["documents"]), page_checksum_verification=True) as file:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             wanted = kept[start : start + rows]

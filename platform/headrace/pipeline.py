@@ -191,7 +191,7 @@ def finished(config: RunConfig) -> Artifact | None:
     found = None
     for name, plan in stage_plans(config).items():
         folder = config.folder / "data" / name / plan.fingerprint
-        if not (folder / artifact.MANIFEST).is_file():
+        if not storage.present(folder / artifact.MANIFEST):
             return None
         found = Artifact.open(folder)
         if found.breaches():

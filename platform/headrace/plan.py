@@ -119,7 +119,7 @@ def layout_plan(config: RunConfig, model: ModelConfig) -> dict[str, Any]:
 
 
 def is_done(config: RunConfig, plan: pipeline.StagePlan) -> bool:
-    return (config.folder / "data" / plan.stage / plan.fingerprint / MANIFEST).is_file()
+    return storage.present(config.folder / "data" / plan.stage / plan.fingerprint / MANIFEST)
 
 
 def sample_run(config: RunConfig, total: int) -> dict[str, Any]:

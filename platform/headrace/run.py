@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, model_validator
 
-from headrace.config import Config, ConfigError, expand_environment, load_yaml, override, validate
+from headrace import storage
+from headrace.config import Config, ConfigError, expand_environment, load_yaml, override, parse_yaml, validate
+from headrace.credentials import refuse_credentials
 from headrace.decontaminate.presets import Decontaminate
 from headrace.dedup.levels import Dedup
 from headrace.evaluate.suite import EvaluateConfig
@@ -18,6 +20,7 @@ from headrace.ingest.budget import ErrorBudget
 from headrace.ingest.source import Source
 from headrace.model import DecoderConfig, ModelConfig, ModelSpec
 from headrace.objectives import CausalLM, ObjectiveConfig
+from headrace.observe.copies import ReportConfig
 from headrace.split import Split
 from headrace.stage import Engine
 from headrace.tokens.tokenizer import Tokens
@@ -62,6 +65,7 @@ class RunConfig(Config):
     objective: ObjectiveConfig = CausalLM()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
     cluster: Cluster = Cluster()
 
     @model_validator(mode="after")
@@ -76,7 +80,7 @@ class RunConfig(Config):
 
     @property
     def folder(self) -> Path:
-        return Path(self.out).expanduser().absolute()
+        return storage.folder(self.out)
 
     @property
     def workers(self) -> int:
@@ -116,7 +120,9 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: every mistake, a line each.
     """
-    values = expand_environment(override(load_yaml(path), overrides))
+    written = override(load_yaml(path), overrides)
+    values = expand_environment(written)
+    refuse_credentials(written, values, str(path))
     config = with_start(validate(RunConfig, values, str(path)), str(path))
     check_run(config, str(path))
     return config
@@ -142,7 +148,7 @@ def check_run(config: RunConfig, source: str) -> None:
     Raises:
         ConfigError: every mistake, a line each: what cannot be run together, with the nearest layout that can.
     """
-    mistakes = [mistake for find in (_objective_mistakes, _worker_mistakes, _layout_mistakes) for mistake in find(config)]
+    mistakes = [mistake for find in (_objective_mistakes, _worker_mistakes, _layout_mistakes, _report_mistakes) for mistake in find(config)]
     if mistakes:
         raise ConfigError("\n".join(f"{source}: {mistake}" for mistake in mistakes))
 
@@ -178,6 +184,13 @@ def _layout_mistakes(config: RunConfig) -> Iterator[str]:
         yield from str(error).splitlines()
 
 
+def _report_mistakes(config: RunConfig) -> Iterator[str]:
+    for extra in config.report.missing():
+        yield f"report.{extra}: its packages are not installed; pip install 'headrace[{extra}]', or leave it out."
+    if config.report.tensorboard and storage.is_remote(config.folder):
+        yield "report.tensorboard: event files go to a disk, and the run lies on a store; use `headrace report RUN --tensorboard FOLDER`."
+
+
 def resolved_yaml(config: RunConfig) -> str:
     """The whole configuration with every default written out, as RUN/config.yaml holds it."""
     return yaml.safe_dump(as_json(config), sort_keys=False, allow_unicode=True)
@@ -194,7 +207,9 @@ def open_run(folder: Path) -> RunConfig:
     Raises:
         ConfigError: the folder holds no run.
     """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{folder}: no run there (config.yaml is missing); give the folder that `out` named.")
-    return validate(RunConfig, load_yaml(path), str(path))
+    place = storage.name(folder / "config.yaml")
+    try:
+        content = storage.read_bytes(folder / "config.yaml")
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"{storage.name(folder)}: no run there (config.yaml is missing); give the folder that `out` named.") from None
+    return validate(RunConfig, parse_yaml(content, place), place)

@@ -69,7 +69,8 @@ def keyed_reduce(
     """
     schema, rows = _schema_and_rows(inputs, key)
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [partition for partition in range(partitions) if not _is_done(folder, partition)]
+    there = set(storage.names(folder))
+    missing = [number for number in range(partitions) if _record(folder, number).name not in there or not _is_done(folder, number)]
     if missing:
         num_bytes = rows * row_bytes(schema)
         here = stays_here(engine, num_bytes, psutil.virtual_memory().available)
@@ -95,7 +96,7 @@ def num_partitions(inputs: Sequence[Path]) -> int:
     """Partitions of about 128 MB for these integer tables: a function of the tables alone, never of the machine."""
     total = 0
     for path in inputs:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(storage.local(path)) as file:
             total += file.metadata.num_rows * row_bytes(file.schema_arrow)
     return max(1, -(-total // PARTITION_BYTES))
 
@@ -138,17 +139,17 @@ def _reduce_here(inputs: Sequence[Path], key: str, reduce: Reduce, folder: Path,
 def _reduce_on_ray(inputs: Sequence[Path], key: str, reduce: Reduce, folder: Path, partitions: int, wanted: Sequence[int]) -> None:
     import ray
 
-    paths = [str(path) for path in inputs]
+    paths, place = storage.portable([str(path) for path in inputs]), storage.portable(folder)
 
     def read(batch: dict[str, npt.NDArray[np.int64]]) -> Iterator[pa.Table]:
         for number in batch["id"]:
-            yield _read_partitioned(Path(paths[number]), key, partitions, wanted)
+            yield _read_partitioned(Path(storage.resolved(paths[number])), key, partitions, wanted)
 
     def write(block: pa.Table) -> pa.Table:
         # Ray routes by its own hash of the partition number, so a block may hold several partitions or none.
-        written = []
+        written, here = [], Path(storage.resolved(place))
         for partition, table in _split_partitions(_sorted(block)):
-            _write_partition(table, reduce, folder, partition)
+            _write_partition(table, reduce, here, partition)
             written.append(partition)
         return pa.table({"partition": pa.array(written, pa.int32())})
 
@@ -211,18 +212,20 @@ def _write_partition(rows: pa.Table, reduce: Reduce, folder: Path, partition: in
     path = _path(folder, partition)
     with storage.scratch_folder(folder, path.stem) as scratch:
         artifact.write_table(_sorted(reduce(rows)), scratch / path.name, dictionary=False)
-        storage.publish_tree(scratch, folder)
-    storage.write_json(path.with_suffix(".json"), {"rows_in": rows.num_rows, "bytes": path.stat().st_size})
+        (entry,) = storage.publish_tree(scratch, folder)
+    storage.write_json(path.with_suffix(".json"), {"rows_in": rows.num_rows, "bytes": entry["bytes"]})
 
 
 def _is_done(folder: Path, partition: int) -> bool:
-    path = _path(folder, partition)
-    record = path.with_suffix(".json")
-    return record.is_file() and path.is_file() and path.stat().st_size == storage.read_json(record)["bytes"]
+    try:
+        record = storage.read_json(_record(folder, partition))
+    except FileNotFoundError:
+        return False
+    return not storage.breaches(folder, [{"path": _path(folder, partition).name, "bytes": record["bytes"]}])
 
 
 def _check_rows(folder: Path, partitions: int, expected: int) -> None:
-    found = sum(storage.read_json(_path(folder, partition).with_suffix(".json"))["rows_in"] for partition in range(partitions))
+    found = sum(record["rows_in"] for record in storage.read_all([_record(folder, partition) for partition in range(partitions)]))
     if found != expected:
         _forget(folder, range(partitions))
         raise ShuffleError(f"{folder}: {found} of {expected} rows were reduced; the partitions are discarded, run the same command again.")
@@ -230,11 +233,15 @@ def _check_rows(folder: Path, partitions: int, expected: int) -> None:
 
 def _forget(folder: Path, partitions: Sequence[int]) -> None:
     for partition in partitions:
-        _path(folder, partition).with_suffix(".json").unlink(missing_ok=True)
+        storage.remove(_record(folder, partition))
 
 
 def _path(folder: Path, partition: int) -> Path:
     return folder / f"part-{partition:05d}.parquet"
+
+
+def _record(folder: Path, partition: int) -> Path:
+    return _path(folder, partition).with_suffix(".json")
 
 
 def _schema_and_rows(inputs: Sequence[Path], key: str) -> tuple[pa.Schema, int]:
@@ -242,7 +249,7 @@ def _schema_and_rows(inputs: Sequence[Path], key: str) -> tuple[pa.Schema, int]:
         raise ValueError(f"keyed_reduce by {key!r}: no input files.")
     schema, rows = None, 0
     for path in inputs:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(storage.local(path)) as file:
             found = file.schema_arrow.remove_metadata()
             rows += file.metadata.num_rows
         if schema is None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from headrace import storage
+from headrace.capacity import most_resources
 
 log = logging.getLogger("headrace")
 
@@ -32,6 +35,31 @@ class UnitResult:
 UnitFunction = Callable[[dict[str, Any], Path], UnitResult]
 
 
+@dataclass(frozen=True)
+class Pass:
+    """How far a stage's pass over its units is."""
+
+    stage: str
+    phase: str
+    done: int  # units; at the first call those that an earlier run did
+    total: int
+    account: Mapping[str, Any] | None  # of the unit just done: source, rows_in, rows_out, rejected, counters; None at the first call
+
+
+Listener = Callable[[Pass], None]
+_listeners: contextvars.ContextVar[tuple[Listener, ...]] = contextvars.ContextVar("listeners", default=())
+
+
+@contextlib.contextmanager
+def heard_by(listener: Listener) -> Iterator[None]:
+    """Inside, `run_units` calls `listener` as a pass begins and after each of its units, in this process and this thread."""
+    before = _listeners.set((*_listeners.get(), listener))
+    try:
+        yield
+    finally:
+        _listeners.reset(before)
+
+
 def run_units(function: UnitFunction, units: Sequence[Unit], folder: Path, *, phase: str, engine: Engine) -> list[dict[str, Any]]:
     """Apply `function(unit, scratch)` to every unit that has no done record yet; the records of all, ordered by id.
 
@@ -46,63 +74,75 @@ def run_units(function: UnitFunction, units: Sequence[Unit], folder: Path, *, ph
     """
     done = folder / "done" / phase
     done.mkdir(parents=True, exist_ok=True)
-    missing = [dict(unit) for unit in units if not (done / f"{unit['id']}.json").is_file()]
+    there = set(storage.names(done))
+    missing = [dict(unit) for unit in units if f"{unit['id']}.json" not in there]
     if len(missing) < len(units):
         log.info("%s/%s: %d of %d units already done", folder.parent.name, phase, len(units) - len(missing), len(units))
+    listeners = _listeners.get()
+
+    def tell(count: int, account: Mapping[str, Any] | None) -> None:
+        for listener in listeners:
+            listener(Pass(folder.parent.name, phase, count, len(units), account))
+
     if missing:
+        already = len(units) - len(missing)
+        tell(already, None)
         runner = _run_on_ray if engine == "ray" else _run_here
-        runner(function, missing, folder, phase)
-    return [storage.read_json(done / f"{unit_id}.json")["record"] for unit_id in sorted(unit["id"] for unit in units)]
+        for count, account in enumerate(runner(function, missing, folder, phase), already + 1):
+            tell(count, account)
+    records = [done / f"{unit_id}.json" for unit_id in sorted(unit["id"] for unit in units)]
+    return [each["record"] for each in storage.read_all(records)]
 
 
-def run_unit(function: UnitFunction, unit: dict[str, Any], folder: Path, phase: str) -> None:
-    """One unit: work aside, publish, write the done record."""
+def run_unit(function: UnitFunction, unit: dict[str, Any], folder: Path, phase: str) -> dict[str, Any]:
+    """One unit: work aside, publish, write the done record; its account."""
     started = time.monotonic()
     reset_peak_memory()
     with storage.scratch_folder(folder, f"{phase}-{unit['id']}") as scratch:
         result = function(unit, scratch)
         assert result.rows_in == result.rows_out + sum(result.rejected.values()), f"{unit['id']}: {result}"
         files = storage.publish_tree(scratch, folder)
-    record = {
+    account = {
         "id": unit["id"],
         **({"source": unit["source"]} if "source" in unit else {}),
-        "files": files,
         "rows_in": result.rows_in,
         "rows_out": result.rows_out,
         "rejected": {reason: rows for reason, rows in sorted(result.rejected.items()) if rows},
         "counters": dict(sorted(result.counters.items())),
     }
     timing = {"seconds": round(time.monotonic() - started, 4), "peak_rss_bytes": peak_memory()}
-    storage.write_json(folder / "done" / phase / f"{unit['id']}.json", {"record": record, "timing": timing})
+    storage.write_json(folder / "done" / phase / f"{unit['id']}.json", {"record": {**account, "files": files}, "timing": timing})
+    return account
 
 
-def _run_here(function: UnitFunction, units: list[dict[str, Any]], folder: Path, phase: str) -> None:
+def _run_here(function: UnitFunction, units: list[dict[str, Any]], folder: Path, phase: str) -> Iterator[dict[str, Any]]:
     for number, unit in enumerate(units, 1):
-        run_unit(function, unit, folder, phase)
+        yield run_unit(function, unit, folder, phase)
         log.debug("%s/%s: unit %d of %d", folder.parent.name, phase, number, len(units))
 
 
-def _run_on_ray(function: UnitFunction, units: list[dict[str, Any]], folder: Path, phase: str) -> None:
+def _run_on_ray(function: UnitFunction, units: list[dict[str, Any]], folder: Path, phase: str) -> Iterator[dict[str, Any]]:
     import ray
 
-    def apply(row: dict[str, Any]) -> dict[str, Any]:
-        run_unit(function, units[row["id"]], folder, phase)
-        return {"unit": units[row["id"]]["id"]}
+    sent, place = storage.portable(units), storage.portable(folder)
 
-    # One unit a block: the unit is what is scheduled, lost and done again. Only its number travels through the object store.
+    def apply(row: dict[str, Any]) -> dict[str, Any]:
+        unit = storage.resolved(sent[row["id"]])
+        return {"account": json.dumps(run_unit(function, unit, Path(storage.resolved(place)), phase))}
+
+    # One unit a block: the unit is what is scheduled, lost and done again. Its number and its account travel through the object store.
     pending = ray.data.range(len(units), override_num_blocks=len(units)).map(apply, num_cpus=1, resources=data_slot())
     shown = time.monotonic()
-    for finished, _ in enumerate(pending.iter_rows(), 1):
+    for finished, row in enumerate(pending.iter_rows(), 1):
         if time.monotonic() - shown > 10:
             log.info("%s/%s: %d of %d units", folder.parent.name, phase, finished, len(units))
             shown = time.monotonic()
+        yield json.loads(row["account"])
 
 
 def data_slot() -> dict[str, float]:
     """The logical resource that keeps data work on the nodes declared for it, where the cluster declares one."""
-    import ray
-
-    return {"data": 1} if ray.cluster_resources().get("data") else {}
+    return {"data": 1} if most_resources().get("data") else {}
 
 
 def reset_peak_memory() -> None:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from headrace import storage
+
 
 def tracked(items: Sequence[Any], what: str = "scoring", kind: str = "batches") -> Iterator[Any]:
     """The items, with a bar on a terminal and a line every ten seconds elsewhere."""
@@ -38,4 +40,4 @@ def print_summary(folder: Path, report: dict[str, Any]) -> None:
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
         print(f"{label:<{width}}  {value}")
-    print(f"{'report':<{width}}  {folder.absolute() / 'report.html'}")
+    print(f"{'report':<{width}}  {storage.name(folder.absolute() / 'report.html')}")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace import artifact, schema
+from headrace import artifact, schema, storage
 from headrace.artifact import Artifact
 from headrace.text.cuts import Cuts
 
@@ -51,7 +51,7 @@ def kept_rows(unit: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
         ValueError: a verdict file that is not row-aligned with the documents.
     """
     documents = Path(unit["documents"])
-    with pq.ParquetFile(documents) as file:
+    with pq.ParquetFile(storage.local(documents)) as file:
         kept = np.ones(file.metadata.num_rows, bool)
     for path in unit["verdicts"]:
         accepted = artifact.read_table(Path(path), ["reason"])["reason"].is_null().to_numpy()
@@ -68,7 +68,7 @@ def text_batches(path: Path, wanted: npt.NDArray[np.bool_]) -> Iterator[tuple[np
 
     Row groups without a wanted document are not read.
     """
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(storage.local(path), page_checksum_verification=True) as file:
         stop = 0
         for group in range(file.metadata.num_row_groups):
             start, stop = stop, stop + file.metadata.row_group(group).num_rows

@@ -30,7 +30,7 @@ NAMES = [name for _, name, _ in TENSORS]
 
 
 def written(draft: Draft, writer: int, writers: int, tensors: list[tuple[Kind, str, Tensor]]) -> Part:
-    files = Files(draft.folder, writer, writers)
+    files = Files(draft, writer, writers)
     for kind, name, tensor in tensors:
         files.add(kind, name, tensor)
     files.finish()
@@ -100,7 +100,7 @@ def test_every_tensor_comes_back_however_files_are_cut(
         draft = Draft.begin(root / "root", 1)
         parts = []
         for writer in range(writers):
-            files = Files(draft.folder, writer, writers)
+            files = Files(draft, writer, writers)
             for kind, name, tensor in tensors[writer::writers]:
                 files.add(kind, name, tensor)
             files.finish()
@@ -184,7 +184,7 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path, tokenizer: Path) ->
         writer.publish(ABOUT, tokenizer)
     writer.discard()
     draft = Draft.begin(tmp_path / "root", 5)
-    files = Files(draft.folder, 1, 2)
+    files = Files(draft, 1, 2)
     files.add("model", "small", torch.zeros(4))
     files.add("optimizer", "large", torch.zeros(400))
     with full_disk(), pytest.raises(OSError, match="File too large"):
@@ -199,7 +199,7 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path, tokenizer: Path) ->
 def test_attempts_at_the_same_step_do_not_meet(tmp_path: Path, tokenizer: Path) -> None:
     first, second = Draft.begin(tmp_path / "root", 5), Draft.begin(tmp_path / "root", 5)
     for draft, value in ((first, 1.0), (second, 2.0)):
-        files = Files(draft.folder)
+        files = Files(draft)
         files.add("model", "w", torch.tensor(value))
         files.finish()
         draft.publish([files.part(["w"])], ABOUT, tokenizer)

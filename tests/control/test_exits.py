@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from headrace import storage
+from headrace import fence, storage
 from headrace.artifact import QualityGateError, StageError
 from headrace.config import ConfigError
 from headrace.control.exits import RunError, exit_code, sentence
-from headrace.control.jobs import error_path
-from headrace.ingest.object_store import StorageError
+from headrace.control.jobs import beat_path, error_path
+from headrace.storage.object_store import StorageError
 
 FULL = OSError(errno.ENOSPC, "No space left on device", "/data/run/x.parquet")
 
@@ -77,3 +77,34 @@ def test_a_job_leaves_its_reason_and_exits_with_its_code(tmp_path, body, code):
     assert path.exists() == (code != 0)
     if code:
         assert storage.read_json(path)["exit_code"] == code
+
+
+def run_body(tmp_path, body, **variables):
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import os, sys, time\nfrom pathlib import Path\nfrom headrace.control.exits import run_job\n"
+        f"def main(run):\n    {body}\nrun_job(main, Path(sys.argv[1]))\n"
+    )
+    environment = {"HEADRACE_SUBMISSION": "job-a1", "PATH": "", **variables}
+    return subprocess.run([sys.executable, str(script), str(tmp_path / "run")], env=environment, capture_output=True, text=True)
+
+
+def test_a_job_that_has_a_successor_ends_quietly_and_does_nothing(tmp_path):
+    run = tmp_path / "run"
+    for number in (1, 2):
+        storage.create(fence.attempt_path(run, "data", number), b"{}")
+    done = run_body(tmp_path, "(run / 'touched').touch()", **fence.Identity(run, "data", 1).variables())
+    assert done.returncode == fence.EXIT_CODE
+    assert "attempt 1 at data is fenced" in done.stderr and "Traceback" not in done.stderr
+    assert not error_path(run, "job-a1").exists() and not (run / "touched").exists()
+    assert run_body(tmp_path, "(run / 'touched').touch()", **fence.Identity(run, "data", 2).variables()).returncode == 0
+    assert (run / "touched").exists()
+
+
+def test_a_job_gives_signs_of_life_until_it_has_ended_in_order(tmp_path):
+    run, wait = tmp_path / "run", "while not list((run / 'control' / 'beats').glob('job-a1.json')): time.sleep(0.01)"
+    assert run_body(tmp_path, wait).returncode == 0, "there was one"
+    beat = beat_path(run, "job-a1")
+    assert not beat.exists()
+    done = run_body(tmp_path, f"{wait}\n    os.kill(os.getpid(), 9)")
+    assert done.returncode == -9 and storage.read_json(beat)["beat"] >= 1

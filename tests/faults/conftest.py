@@ -201,6 +201,13 @@ class Faults:
         """The other rank is stopped, so this one waits for it; when its processor stands still, it does so inside a collective."""
         group.take_steps(self.random.randint(2, 14))
         group.ranks[1 - rank].send_signal(signal.SIGSTOP)
+        self.wait_in_an_all_reduce(group, rank)
+        group.ranks[rank].kill()
+        group.ranks[1 - rank].send_signal(signal.SIGCONT)
+        group.end()
+
+    def wait_in_an_all_reduce(self, group: Group, rank: int) -> None:
+        """Return once a rank whose peer is stopped has come to where it needs it."""
         process = psutil.Process(group.ranks[rank].pid)
 
         def waits() -> bool:
@@ -209,9 +216,6 @@ class Faults:
             return sum(process.cpu_times()[:2]) - before <= 0.02  # its watchdog wakes up once a second
 
         group.until(waits)
-        group.ranks[rank].kill()
-        group.ranks[1 - rank].send_signal(signal.SIGCONT)
-        group.end()
 
     def kill_in_a_checkpoint(self, group: Group, rank: int) -> None:
         """Killed while tensors of a checkpoint lie beside those that are published."""

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from headrace.ingest import object_store, objects
+from headrace.ingest import objects
+from headrace.storage import object_store
 
 BUCKET = "corpus"
 

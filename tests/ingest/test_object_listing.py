@@ -8,8 +8,8 @@ import pytest
 from headrace.config import ConfigError
 from headrace.ingest.files import find_files
 from headrace.ingest.listing import fingerprint_inputs, plan_units
-from headrace.ingest.object_store import StorageError
 from headrace.ingest.source import Source
+from headrace.storage.object_store import StorageError
 
 
 def source(path):

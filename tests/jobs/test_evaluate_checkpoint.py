@@ -11,7 +11,7 @@ from pathlib import Path
 from headrace import pipeline, storage
 from headrace.checkpoint.write import Writer
 from headrace.config import validate
-from headrace.control.controller import suites_of
+from headrace.control.look import suites_of
 from headrace.evaluate import watcher
 from headrace.model import build_model
 from headrace.run import RunConfig, resolved_yaml

@@ -8,7 +8,7 @@ from headrace.report import gather
 
 KEYS = {
     "alarms", "baselines", "checkpoints", "config", "contamination", "duplicates", "external", "files", "funnel", "headrace_version",
-    "model", "run", "sources", "time", "tokens", "training", "updated", "verdict",
+    "model", "now", "run", "sources", "time", "tokens", "training", "updated", "verdict",
 }  # fmt: skip
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import subprocess
 import sys
 
+import psutil
 import pytest
+
+from headrace.train.process import choose_interface
 
 # In the thread that Ray Train calls a worker in, as in the first one: buffers of 8 to 24 MB are taken and freed, ten times over.
 ROUNDS = """
@@ -56,3 +60,16 @@ def test_freed_memory_is_kept(place: str) -> None:
 @glibc
 def test_without_it_the_first_thread_gives_all_back() -> None:
     assert faults("given back", "main") > PAGES / 20
+
+
+def test_gloo_is_told_the_interface_of_the_node_s_own_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    choose_interface("203.0.113.7")  # nobody's
+    assert "GLOO_SOCKET_IFNAME" not in os.environ
+    (loopback,) = [name for name, found in psutil.net_if_addrs().items() if any(each.address == "127.0.0.1" for each in found)]
+    choose_interface("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == loopback
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
+    choose_interface("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7", "whoever has set it knows better"

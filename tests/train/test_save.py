@@ -20,6 +20,7 @@ from torch import Tensor
 
 from headrace.checkpoint import Reader, committed, digests, load_model, read_manifest, verify
 from headrace.checkpoint.write import Kind, Writer
+from headrace.fence import Group, GroupReplaced
 from headrace.model import DecoderConfig
 from headrace.train import save as saving
 from headrace.train.save import CheckpointFailed, HostMemory, Saver
@@ -155,6 +156,18 @@ def test_what_follows_a_publication_may_fail(tmp_path: Path, tokenizer: Path, ca
     saver.save(state(1.0), 1, ABOUT, tokenizer)
     assert saver.finish() is not None
     assert "no permission to delete" in caplog.text
+
+
+def test_a_group_that_is_replaced_publishes_nothing(tmp_path: Path, tokenizer: Path) -> None:
+    group = Group.claim(tmp_path)
+    saver = Saver(tmp_path / "root", refusal=group.look)
+    saver.save(state(1.0), 1, ABOUT, tokenizer)
+    assert saver.finish() is not None
+    Group.claim(tmp_path)
+    saver.save(state(2.0), 2, ABOUT, tokenizer)
+    with pytest.raises(GroupReplaced):
+        saver.finish()
+    assert [path.name for path in (tmp_path / "root").iterdir()] == ["step-00000001"]
 
 
 @pytest.mark.parametrize("patience, end", [("SILENCE_S", Saver.finish), ("CLOSING_S", Saver.close)])

@@ -32,6 +32,7 @@ from safetensors import SafetensorError, safe_open
 from headrace import storage
 from headrace.checkpoint.tensor_file import as_bytes
 from headrace.model.config import ModelConfig, model_config
+from headrace.paths import below, leads_out
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "headrace-checkpoint", 1
@@ -58,16 +59,14 @@ def step_of(folder: Path) -> int:
 
 def committed(root: Path) -> list[Path]:
     """Folders of checkpoints that were published, by step; their contents are not looked at."""
-    if not root.is_dir():
-        return []
-    return sorted((path for path in root.iterdir() if NAME.fullmatch(path.name) and (path / MANIFEST).is_file()), key=step_of)
+    return sorted((path for path in storage.holding(root, MANIFEST) if NAME.fullmatch(path.name)), key=step_of)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """A checkpoint's manifest.
 
     Raises:
-        CheckpointError: there is none, or it is of another format.
+        CheckpointError: there is none, it is of another format, or it names a file outside the folder.
     """
     try:
         manifest = storage.read_json(folder / MANIFEST)
@@ -77,11 +76,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(str(error)) from None
     if not isinstance(manifest, dict) or (manifest.get("format"), manifest.get("version")) != (FORMAT, VERSION):
         raise CheckpointError(f"{folder / MANIFEST}: not a manifest of format {FORMAT!r}, version {VERSION}.")
+    try:
+        listed = {entry["path"] for entry in manifest["files"]} | {tensor["file"] for tensor in manifest["tensors"].values()}
+        for name in listed:
+            if leads_out(folder, below(folder, name)):
+                raise ValueError(f"names {name!r}, a link out of its folder")
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{folder / MANIFEST}: {error}; it is not opened.") from None
     return manifest
 
 
 def verify(folder: Path) -> list[str]:
-    """What is wrong with a checkpoint, a sentence each; empty if every listed byte and tensor is there."""
+    """What is wrong with a checkpoint, a sentence each; empty if every listed byte and tensor is there.
+
+    Of one on an object store it is the store's word that is taken, for nothing is fetched: each file is there, of its size, and was written
+    with its SHA-256. Its bytes are verified when they are fetched.
+    """
     try:
         manifest = read_manifest(folder)
     except CheckpointError as error:
@@ -89,7 +99,7 @@ def verify(folder: Path) -> list[str]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading and hashing let other threads run
         looked_at = pool.map(lambda entry: _breach(folder, entry), manifest["files"])
         breaches = [breach for breach in looked_at if breach is not None]
-    if breaches:
+    if breaches or storage.is_remote(folder):
         return breaches
     try:
         with Reader(folder) as reader:
@@ -105,7 +115,9 @@ def _breach(folder: Path, entry: Mapping[str, Any]) -> str | None:
     """What is wrong with one of the files that a manifest lists."""
     path = folder / entry["path"]
     try:
-        size = path.stat().st_size
+        size = storage.size(path)
+        if size is None:
+            return f"{path}: missing"
         if size != entry["bytes"]:
             return f"{path}: {size} bytes, its manifest says {entry['bytes']}"
         if storage.file_entry(folder, path)["sha256"] != entry["sha256"]:
@@ -134,6 +146,8 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = read_manifest(folder)
+        if storage.is_remote(folder):
+            storage.drop_copies(folder.parent, [folder, *committed(folder.parent)])
         self._open = contextlib.ExitStack()
         self._files: dict[str, Any] = {}
 
@@ -165,7 +179,7 @@ class Reader:
             raise CheckpointError(f"{self.folder}: holds no tensor {name!r}.")
         path = self.manifest["tensors"][name]["file"]
         if path not in self._files:
-            self._files[path] = self._open.enter_context(safe_open(str(self.folder / path), framework="pt", device="cpu"))
+            self._files[path] = self._open.enter_context(safe_open(str(storage.local(self.folder / path)), framework="pt", device="cpu"))
         return self._files[path]
 
 

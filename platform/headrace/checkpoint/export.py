@@ -42,7 +42,7 @@ def export_hugging_face(checkpoint: Path, folder: Path) -> list[Path]:
         new = scratch / "new"
         new.mkdir()
         _write_weights(new, reader, config)
-        content = (checkpoint / TOKENIZER).read_bytes()
+        content = storage.read_bytes(checkpoint / TOKENIZER)
         (new / TOKENIZER).write_bytes(content)
         tokenizer = Tokenizer.from_str(content.decode())
         eos = end_of_text(tokenizer)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from headrace import storage
-from headrace.checkpoint.canonical import committed, step_of
+from headrace.checkpoint.canonical import MANIFEST, committed, step_of
 from headrace.checkpoint.write import OLD
 
 PIN_SECONDS = 6 * 3600.0  # a pin older than this belongs to a reader that died
@@ -36,14 +35,14 @@ def removable(
     course = [folder for folder in checkpoints if newest is None or step_of(folder) <= newest]
     scored = [(loss, -step_of(folder), folder) for folder in course if (loss := validation_loss(run, folder.name)) is not None]
     stay = {*course[-keep:], *(folder for _, _, folder in sorted(scored)[:best])}
-    pins = [name for name, touched in _pins(run / "train" / "pins") if now - touched < PIN_SECONDS]
+    pins = [name for name, touched in storage.touched(run / "train" / "pins").items() if now - touched < PIN_SECONDS]
     return [
         folder
         for folder in course
         if folder not in stay
         and not (milestones is not None and step_of(folder) % milestones == 0)
         and not any(pin.startswith(folder.name) for pin in pins)
-        and all((run / "eval" / folder.name / f"{suite}.json").is_file() for suite in owed)
+        and all(storage.present(run / "eval" / folder.name / f"{suite}.json") for suite in owed)
     ]
 
 
@@ -55,12 +54,6 @@ def validation_loss(run: Path, checkpoint: str) -> float | None:
         return None
     loss = scores.get("validation_loss") if isinstance(scores, dict) else None
     return float(loss) if isinstance(loss, int | float) and math.isfinite(loss) else None
-
-
-def _pins(folder: Path) -> Iterator[tuple[str, float]]:
-    for path in folder.glob("*"):
-        with contextlib.suppress(FileNotFoundError):  # its reader has just ended
-            yield path.name, path.stat().st_mtime
 
 
 def prune(run: Path, keep: int, owed: Sequence[str], milestones: int | None = None, best: int = 0, newest: int | None = None) -> list[str]:
@@ -80,6 +73,10 @@ def forget(root: Path, step: int) -> list[str]:
 
 
 def _delete(folder: Path) -> None:
+    if storage.is_remote(folder):
+        storage.remove(folder / MANIFEST)
+        storage.remove_tree(folder)
+        return
     # Renamed first: a reader sees the whole checkpoint or none.
     aside = folder.with_name(f"{storage.ASIDE}{folder.name}-{uuid.uuid4().hex[:8]}")
     folder.replace(aside)
@@ -88,6 +85,9 @@ def _delete(folder: Path) -> None:
 
 def sweep(root: Path) -> None:
     """Remove what a killed writer left aside; only the one publisher of `root` may call it, with no writer at work."""
+    if storage.is_remote(root):
+        _sweep_store(root)
+        return
     for path in root.glob(f"{storage.ASIDE}*"):
         if (path / OLD).is_dir():
             # Killed between the two renames by which one checkpoint replaces another: the new one is whole, so it takes its place.
@@ -95,3 +95,16 @@ def sweep(root: Path) -> None:
                 if not (root / new.name).exists():
                     new.replace(root / new.name)
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _sweep_store(root: Path) -> None:
+    """The same on an object store: files that no manifest lists."""
+    for name in storage.names(root):
+        try:
+            manifest = storage.read_json(root / name / MANIFEST)  # asked for itself: a listing may be late
+        except FileNotFoundError:
+            storage.remove_tree(root / name)
+            continue
+        listed = {MANIFEST, *(entry["path"] for entry in manifest["files"])}
+        for path in storage.sizes(root / name).keys() - listed:
+            storage.remove(root / name / path)

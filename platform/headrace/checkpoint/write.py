@@ -1,5 +1,8 @@
 """Writing a canonical checkpoint: every writer its own files into one private folder, which one of them makes seen by one rename.
 
+An object store renames nothing: there each writer uploads its files at once to where they will be read, under names of this attempt's own,
+and the manifest, written last, makes them a checkpoint.
+
 Writers share nothing but the folder: each leaves a record of its part there, and the publisher waits for all of them. So a writer
 may be a thread that runs behind the training of its process, where no collective is allowed.
 """
@@ -21,7 +24,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from headrace import storage
-from headrace.checkpoint.canonical import FORMAT, MANIFEST, VERSION, checkpoint_name
+from headrace.checkpoint.canonical import FORMAT, MANIFEST, VERSION, checkpoint_name, verify
 from headrace.checkpoint.tensor_file import write_tensor_file
 
 FILE_BYTES = 2 << 30  # of tensors in one file: bounds what `Writer` holds back
@@ -44,11 +47,12 @@ class Part:
 class Files:
     """The files of one writer: at most `FILE_BYTES` of tensors each, unless one tensor is larger."""
 
-    def __init__(self, folder: Path, writer: int = 0, writers: int = 1) -> None:
+    def __init__(self, draft: Draft, writer: int = 0, writers: int = 1) -> None:
         self.entries: list[dict[str, Any]] = []
         self.tensors: dict[str, dict[str, Any]] = {}
-        self._folder = folder
-        self._label = f"-writer-{writer:04d}" if writers > 1 else ""
+        self._draft = draft
+        self._label = f"-{draft.token}" if draft.remote else ""
+        self._label += f"-writer-{writer:04d}" if writers > 1 else ""
         self._paths: list[Path] = []
         self._held: dict[Kind, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
         self._number: dict[Kind, int] = {"model": 0, "optimizer": 0}
@@ -71,8 +75,13 @@ class Files:
             return
         number = self._number[kind]
         file = f"{kind}{self._label}{f'-{number:05d}' if number else ''}.safetensors"
-        self._paths.append(self._folder / file)
-        self.entries.append(write_tensor_file(self._paths[-1], held))
+        path = self._draft.folder / file
+        self._paths.append(self._draft.final / file if self._draft.remote else path)
+        if self._draft.remote:
+            path.parent.mkdir(parents=True, exist_ok=True)  # the publisher, on another node, has made its own
+        self.entries.append(write_tensor_file(path, held))
+        if self._draft.remote:
+            storage.upload(path, self._paths[-1], self.entries[-1]["sha256"])
         for name, tensor in held.items():
             self.tensors[name] = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch."), "file": file}
         self._number[kind] += 1
@@ -89,7 +98,7 @@ class Files:
     def discard(self) -> None:
         """Make room: remove what was written, whole or not."""
         for path in self._paths:
-            path.unlink(missing_ok=True)
+            storage.remove(path)
 
 
 class Draft:
@@ -97,12 +106,16 @@ class Draft:
 
     root/.aside-step-00000100-<token>/step-00000100/      the files, as they will be published
     root/.aside-step-00000100-<token>/part-0001.json      what the second writer did
+
+    On an object store: root/step-00000100/model-<token>.safetensors, and root/parts-step-00000100-<token>/part-0001.json.
     """
 
     def __init__(self, root: Path, step: int, token: str) -> None:
         self.final = root / checkpoint_name(step)
         self.token = token
+        self.remote = storage.is_remote(root)
         self._aside = root / f"{storage.ASIDE}{self.final.name}-{token}"
+        self._parts = root / f"parts-{self.final.name}-{token}" if self.remote else self._aside
         self.folder = self._aside / self.final.name
 
     @classmethod
@@ -123,6 +136,8 @@ class Draft:
             FileNotFoundError: the publisher has given up and the folder is gone.
         """
         path = self._part(writer)
+        if self.remote:
+            return storage.write_json(path, asdict(part))
         aside = path.with_name(f"{storage.ASIDE}{path.name}")
         try:
             aside.write_bytes(storage.as_json(asdict(part)))
@@ -132,6 +147,7 @@ class Draft:
         except OSError:
             # Not even for this is there room. An empty file needs none.
             path.touch()
+        return None
 
     def parts(self, writers: Mapping[int, str], patience: Callable[[], float]) -> list[Part]:
         """The parts of other writers, once all of them are there.
@@ -147,16 +163,16 @@ class Draft:
         size, grown, (pause, longest) = -1, time.monotonic(), POLL_S
         while True:
             for writer in writers.keys() - found.keys():
-                if self._part(writer).is_file():
-                    found[writer] = _read_part(self._part(writer))
+                with contextlib.suppress(FileNotFoundError):
+                    found[writer] = _read_part(storage.read_bytes(self._part(writer)))
             missing = [name for writer, name in writers.items() if writer not in found]
             if not missing:
                 return [found[writer] for writer in writers]
-            if (now := sum(_sizes(self.folder))) != size:
+            if (now := sum(storage.sizes(self.final).values() if self.remote else _sizes(self.folder))) != size:
                 size, grown = now, time.monotonic()
             elif time.monotonic() - grown > patience():
                 silent = f"nothing more from {', '.join(missing)} for {patience():g} s"
-                raise TimeoutError(f"{silent}; does the process live, and does its node see {self._aside}?")
+                raise TimeoutError(f"{silent}; does the process live, and does its node see {storage.name(self._parts)}?")
             time.sleep(pause)
             pause = min(longest, 1.5 * pause)
 
@@ -185,7 +201,10 @@ class Draft:
         files.append(self._copy(tokenizer))
         files.sort(key=lambda entry: entry["path"])
         # Keys are sorted as they are written: the tensors come in an order of their own, whoever wrote them.
-        storage.write_json(self.folder / MANIFEST, {"format": FORMAT, "version": VERSION, "files": files, "tensors": tensors, **about})
+        manifest = {"format": FORMAT, "version": VERSION, "files": files, "tensors": tensors, **about}
+        if self.remote:
+            return self._publish_on_store(manifest)
+        storage.write_json(self.folder / MANIFEST, manifest)
         if self.final.exists():  # broken, or of a course that was given up; `retention.sweep` ends what is cut short between the two
             self.final.replace(self._aside / OLD)
         self.folder.replace(self.final)
@@ -193,15 +212,29 @@ class Draft:
         self.discard()
         return self.final
 
+    def _publish_on_store(self, manifest: Mapping[str, Any]) -> Path:
+        storage.flush()  # the lines of the steps that this holds: a resume takes them for known
+        path = self.final / MANIFEST
+        # One that is there and whole is of another attempt at the same step, which takes this one for dead and was sooner.
+        if not storage.create(path, storage.as_json(manifest)) and verify(self.final):
+            storage.write_json(path, manifest)
+        self.discard()
+        return self.final
+
     def discard(self) -> None:
-        """Remove what is not published; nothing, after `publish`."""
+        """Remove what is not published; nothing, after `publish`. What was uploaded goes with the next start, see `retention.sweep`."""
+        if self.remote:
+            storage.remove_tree(self._parts)
         shutil.rmtree(self._aside, ignore_errors=True)
 
     def _part(self, writer: int) -> Path:
-        return self._aside / f"part-{writer:04d}.json"
+        return self._parts / f"part-{writer:04d}.json"
 
     def _copy(self, tokenizer: Path) -> dict[str, Any]:
-        content = tokenizer.read_bytes()
+        content = storage.read_bytes(tokenizer)
+        if self.remote:
+            storage.write_bytes(self.final / "tokenizer.json", content)
+            return {"path": "tokenizer.json", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         with (self.folder / "tokenizer.json").open("wb") as handle:
             handle.write(content)
             handle.flush()
@@ -209,8 +242,7 @@ class Draft:
         return {"path": "tokenizer.json", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _read_part(path: Path) -> Part:
-    content = path.read_bytes()
+def _read_part(content: bytes) -> Part:
     return Part(**json.loads(content)) if content else Part(error="it failed, and had no room to say why")
 
 
@@ -225,7 +257,7 @@ class Writer:
 
     def __init__(self, root: Path, step: int) -> None:
         self._draft = Draft.begin(root, step)
-        self._files = Files(self._draft.folder)
+        self._files = Files(self._draft)
 
     def add(self, kind: Kind, name: str, tensor: Tensor) -> None:
         """Take in a whole tensor; it is copied to the CPU and may change afterwards."""

@@ -10,12 +10,16 @@ from types import FrameType
 
 import typer
 
-from headrace.cli import corpus, models, runs
+from headrace.cli import cluster, compare, corpus, doctor, jobs, models, observe, runs
 
 VERBS: tuple[Callable[..., None], ...] = (
-    *(runs.run, runs.data, runs.train, runs.evaluate, runs.quickstart, runs.init, runs.plan, runs.report),
+    *(runs.run, runs.data, runs.train, runs.evaluate, runs.quickstart, runs.init, runs.plan),
+    *(jobs.submit, jobs.status, jobs.logs, jobs.stop, jobs.resume, jobs.runs),
+    *(compare.compare, compare.config),
+    *(observe.report, observe.monitor),
     *(corpus.inspect, corpus.overlap, corpus.materialize, corpus.clean),
     *(models.generate, models.export),
+    doctor.doctor,
 )
 
 app = typer.Typer(
@@ -23,6 +27,7 @@ app = typer.Typer(
 )
 for verb in VERBS:
     app.command()(verb)
+app.add_typer(cluster.app, name="cluster")
 
 
 def guarded(command: Callable[[], None]) -> int:

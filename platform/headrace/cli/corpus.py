@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -71,20 +70,21 @@ def clean(
     folder: RunFolder, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False, as_json: AsJson = False
 ) -> None:
     """Remove data artifacts that the run's configuration does not refer to, and what killed workers left."""
+    from headrace import storage
     from headrace.control.controller import sole_driver
     from headrace.inspection import unreferenced
     from headrace.run import open_run
 
     open_run(folder)
-    with sole_driver(folder.absolute()):
+    with sole_driver(folder):
         found = unreferenced(folder)
         if not dry_run:
             for path, _ in found:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                storage.remove(path) if path.is_file() else storage.remove_tree(path)
     size = sum(bytes_ for _, bytes_ in found)
     if as_json:
-        print(json.dumps({"removed": [str(path) for path, _ in found], "bytes": size, "dry_run": dry_run}))
+        print(json.dumps({"removed": [storage.name(path) for path, _ in found], "bytes": size, "dry_run": dry_run}))
         return
     for path, bytes_ in found:
-        print(f"{path}  {bytes_ / 1e6:,.1f} MB")
+        print(f"{storage.name(path)}  {bytes_ / 1e6:,.1f} MB")
     print(f"{'would remove' if dry_run else 'removed'} {len(found)} artifacts, {size / 1e6:,.1f} MB")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from headrace.cli.arguments import AsJson, ConfigFile, Overrides, RunFolder
+from headrace.cli.arguments import AsJson, ConfigFile, Overrides, named_folder
 from headrace.terminal import print_summary, print_table, tracked
 
 CONFIGS = Path(__file__).resolve().parents[3] / "jobs" / "configs"
@@ -33,12 +33,13 @@ def train(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fal
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="A run's folder, or that of a model in the Hugging Face format.")],
-    text: Annotated[Path | None, typer.Option(help="For a model: the run whose held-out text it is scored on.")] = None,
+    folder: Annotated[Path, typer.Argument(parser=named_folder, help="A run's folder, or that of a model in the Hugging Face format.")],
+    text: Annotated[Path | None, typer.Option(parser=named_folder, help="For a model: the run whose text it is scored on.")] = None,
     name: Annotated[str | None, typer.Option(help="For a model: what to call it; its folder's name if left out.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score every checkpoint of a run that has no score yet; or a published model, on the held-out text of a run."""
+    from headrace import storage
     from headrace.config import ConfigError
     from headrace.evaluate.watcher import forget_failures
     from headrace.run import open_run
@@ -46,33 +47,36 @@ def evaluate(
     if text is not None:
         _score_outside(folder, text, name or folder.resolve().name, as_json)
         return
-    if (folder / "config.json").is_file():
+    if storage.present(folder / "config.json"):
         raise ConfigError(f"{folder}: a model in the Hugging Face format; name the run whose held-out text it is scored on: --text RUN.")
-    if not (folder / "config.yaml").is_file():
+    if not storage.present(folder / "config.yaml"):
         raise ConfigError(f"{folder}: neither a run (config.yaml) nor a model (config.json) is there; models are never fetched.")
     config = open_run(folder)
     forget_failures(folder)
-    _finish(config, "scores", as_json)
+    finish(config, "scores", as_json)
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/quickstart"),
+    out: Annotated[str, typer.Option(help="The run's folder: a path, s3:// or gs://.")] = "runs/quickstart",
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """The whole flow on text that every machine has: the sources, docstrings, descriptions and licences of its Python."""
+    from headrace import storage
     from headrace.config import expand_environment, load_yaml, override, validate
+    from headrace.credentials import refuse_credentials
     from headrace.ingest.python_installation import collect
     from headrace.run import RunConfig, check_run
-    from headrace.storage import writable_folder
 
     values = override(load_yaml(CONFIGS / "quickstart.yaml"), [f"out={out}"])
     for source in values["sources"]:
-        source["path"] = str(out / "raw" / f"{source['name']}.jsonl.zst")
-    config = validate(RunConfig, expand_environment(override(values, overrides or [])), "quickstart.yaml")
+        source["path"] = str((storage.folder(out) if "://" in out else Path(out)) / "raw" / f"{source['name']}.jsonl.zst")
+    written = override(values, overrides or [])
+    refuse_credentials(written, expand_environment(written), "quickstart.yaml")
+    config = validate(RunConfig, expand_environment(written), "quickstart.yaml")
     check_run(config, "quickstart.yaml")
-    collect(writable_folder(config.folder, "out") / "raw")
-    _finish(config, "scores", as_json)
+    collect(storage.writable_folder(config.folder, "out") / "raw")
+    finish(config, "scores", as_json)
 
 
 def init(path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("headrace.yaml")) -> None:
@@ -94,23 +98,13 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
     print(json.dumps(made, indent=1)) if as_json else print_plan(made, Console())
 
 
-def report(folder: RunFolder, as_json: AsJson = False) -> None:
-    """Write report.json and report.html anew from what the run's folder holds."""
-    from headrace.report import write_report
-    from headrace.run import open_run
-
-    open_run(folder)
-    written = write_report(folder)
-    print(json.dumps(written, indent=1)) if as_json else print_summary(folder, written)
-
-
 def _bring(path: Path, overrides: list[str] | None, upto: str, as_json: bool) -> None:
     from headrace.run import load_run
 
-    _finish(load_run(path, overrides or []), upto, as_json)
+    finish(load_run(path, overrides or []), upto, as_json)
 
 
-def _finish(config: Any, upto: Any, as_json: bool) -> None:
+def finish(config: Any, upto: Any, as_json: bool) -> None:
     from headrace.control.controller import run_on_cluster
     from headrace.control.exits import INTERRUPTED, RunError
     from headrace.report import write_report
@@ -126,6 +120,7 @@ def _finish(config: Any, upto: Any, as_json: bool) -> None:
 
 
 def _score_outside(folder: Path, run: Path, name: str, as_json: bool) -> None:
+    from headrace import storage
     from headrace.evaluate.external import external_path, score_external
     from headrace.inspection import current
     from headrace.report import beside_newest, write_report
@@ -139,4 +134,4 @@ def _score_outside(folder: Path, run: Path, name: str, as_json: bool) -> None:
         return
     head, *rows = beside_newest(result["metrics"], name, written)
     print_table(head, rows)
-    print(f"report  {run.absolute() / 'report.html'}")
+    print(f"report  {storage.name(run.absolute() / 'report.html')}")

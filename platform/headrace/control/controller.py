@@ -1,13 +1,14 @@
-"""The loop that brings a run to its end: looks at storage, sees what is missing, has it done by Ray jobs.
+"""The loop that brings a run to its end: looks at storage and at the cluster, decides, acts, and forgets.
 
-Nothing is remembered: a stage is done iff its artifact is there, an attempt is known by its submission id. So the driver may be
-killed at any moment, and the next one goes on from what it finds.
+What it decides is a pure function (`control.reconcile`) of what is on storage (`control.look`); attempts are booked there, too
+(`control.attempts`). So a controller may be killed at any moment and the next one goes on from what it finds, and two at once do the work
+of one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-import functools
 import logging
 import os
 import time
@@ -15,45 +16,39 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+
+import yaml
 
 from headrace import pipeline, storage
-from headrace.artifact import Artifact
 from headrace.config import ConfigError
-from headrace.control import cluster
-from headrace.control.exits import CONFIGURATION, FAILED, GATE, RETRY, RunError
-from headrace.control.jobs import Job, Jobs, State
+from headrace.control import attempts, cluster
+from headrace.control.attempts import GivenUp
+from headrace.control.exits import FAILED, RETRY, RunError
+from headrace.control.jobs import Job, Jobs, Unreachable
+from headrace.control.look import Lookout, Upto, is_finished, suites_of
 from headrace.control.progress import RunProgress
+from headrace.control.reconcile import Action, Adopt, Begin, Finish, GiveUp, Plan, Submit, View, plan
+from headrace.control.waiting import Waiting
 from headrace.evaluate import watcher
 from headrace.events import EventSink, event_log
+from headrace.observe.copies import copied
+from headrace.observe.follow import Follower
 from headrace.report import write_report
 from headrace.run import RunConfig, resolved_yaml
-from headrace.train.spec import resumable, train_spec, training_done
+from headrace.train.spec import resumable, train_spec
 from headrace.train.start import record
 
 log = logging.getLogger("headrace")
 
-Upto = Literal["data", "train", "scores"]
-
-TICK_S = 0.5
-FINAL = {CONFIGURATION, GATE, RETRY}  # exit codes after which trying again would end the same way
-FINAL_ERRORS = {"StageError", "TrainingDiverged"}  # and errors
-ATTEMPTS = {"infrastructure": 4, "user": 2}  # what Ray or the machine broke is tried more often than what raised an error of its own
-BACKOFF_S = 3.0
+TICK_S, TICK_FAR_S = 0.5, 2.0  # between two looks while something is at work: on this machine, and over a network
+SLOTS_FAR = 8  # evaluations at once on a cluster that may have room for them; those without wait there
 NICE = 19
+PATIENCE_S = 600.0  # so long may the cluster, or the storage, be away
+AGAIN_S = 2.0  # after it did not answer
 
 
-@dataclass
-class Pending:
-    """A job that the loop is waiting for, or will try again at `not_before`."""
-
-    job: Job
-    done: Callable[[], bool]
-    stage: str
-    not_before: float = 0.0
-    submission: str | None = None
-    failures: int = 0
-    infrastructure: int = 0
+class GaveWay(ConfigError):
+    """Another command has taken the run over."""
 
 
 @dataclass
@@ -64,165 +59,166 @@ class Controller:
     jobs: Jobs
     event: EventSink
     local: bool
-    waiting: dict[str, Pending] = field(default_factory=dict)
+    upto: Upto
+    exists: Callable[[], bool] = lambda: True  # whether the cluster is still there, as far as this machine can tell
+    clock: Callable[[], float] = time.time
+    tell_of_demand: Callable[[], None] = lambda: None  # says what the cluster has no room for
+    following: set[str] = field(default_factory=set)  # submissions seen at work, to tell of their end
+    _away_since: float | None = None
+    _sure: bool = False
 
-    def run(self, upto: Upto) -> None:
-        """Return when everything up to `upto` is on storage.
+    def __post_init__(self) -> None:
+        nice, slots = (NICE, 1) if self.local else (0, SLOTS_FAR)
+        self.lookout = Lookout(self.config, self.jobs, self.upto, slots, nice, self.clock)
+        self._written = _meant(storage.read_bytes(self.config.folder / "config.yaml"))
+        self._read = b""
+
+    def run(self) -> None:
+        """Return when everything is on storage.
 
         Raises:
-            RunError: a job failed for good.
+            RunError: a job failed for good, or the cluster is away.
+            GaveWay: another command began the run anew with another configuration.
         """
-        with RunProgress(self.config.folder, self.config.train.steps) as progress:
-            self._run(upto, progress)
+        run, steps = self.config.folder, self.config.train.steps
+        with (
+            copied(run, self.config.report, steps),
+            Follower(run, steps, [suite.name for suite in suites_of(self.config)], self.event) as follower,
+            RunProgress(run, steps, follower) as progress,
+        ):
+            while True:
+                progress.show()
+                self.tell_of_demand()
+                started = time.monotonic()
+                done = self.reconcile()
+                if done.finished:
+                    progress.show()
+                    return
+                time.sleep(max(done.look_in_s, time.monotonic() - started))  # no more than half of the time goes into looking
 
-    def _run(self, upto: Upto, progress: RunProgress) -> None:
-        run = self.config.folder
-        watcher.drop_pins(run)  # of an earlier driver's jobs; those still at work are pinned again when they are adopted
-        tokens = self.tokens()
-        if tokens is None:
-            data = Job("data", "curate_corpus.py", (str(run),), {})
-            self.wait_for(Pending(data, lambda: pipeline.finished(self.config) is not None, "data"), progress)
-            tokens = self.tokens()
-        assert tokens is not None
-        if upto == "data":
-            return
-        spec = train_spec(self.config, tokens.folder)
-        baselines = Job("baselines", "score_baselines.py", (str(run),), {"evaluate": 1}, self.nice)
-        train = Job("train", "train_model.py", (str(run),), {})
-        trained = training_done(spec)
-        if not trained:
-            self.start(Pending(train, lambda: training_done(spec), "train"))
-        while True:
-            progress.show()
-            self.advance()
-            if upto == "scores" and not any(name != "train" for name in self.waiting):
-                self.next_evaluation(baselines, tokens)
-            if not self.waiting:
-                return
-            time.sleep(TICK_S)
+    def reconcile(self) -> Plan:
+        """Look, decide and act once."""
+        try:
+            self._give_way()
+            view = self.lookout.view(frozenset(self.following))
+            decided = plan(view, self.clock(), TICK_S if self.local else TICK_FAR_S)
+            for action in decided.actions:
+                self._act(action, view)
+            self._unpin(view)
+        except (Unreachable, storage.StorageError) as error:
+            self._bear(error)
+            return Plan((), AGAIN_S, False)
+        self._away_since = None
+        if decided.finished and not self._sure:
+            # Scores that were found a while ago are looked at once more before the run is called done.
+            self._sure = True
+            self.lookout.forget_scores()
+            return Plan(decided.actions, 0.0, False)
+        self._sure = decided.finished
+        return decided
 
-    @functools.cached_property
-    def suites(self) -> list[watcher.Suite]:
-        return suites_of(self.config)
-
-    @property
-    def nice(self) -> int:
-        return NICE if self.local else 0
-
-    def tokens(self) -> Artifact | None:
-        return pipeline.finished(self.config)
-
-    def next_evaluation(self, baselines: Job, tokens: Artifact) -> None:
-        """Start one scoring job if one is owed: the `fast` suite and the newest checkpoint first, the baselines when none waits."""
-        run = self.config.folder
-        for checkpoint, suite in watcher.owed(run, self.suites):
-            name = f"evaluate-{checkpoint.name}-{suite.name}"
-            scored = functools.partial(watcher.is_scored, run, checkpoint, suite)
-            job = Job(name, "evaluate_checkpoint.py", (str(run), checkpoint.name, suite.name), {"evaluate": 1}, self.nice)
-            watcher.pin(run, checkpoint.name, name)
-            self.start(Pending(job, scored, "evaluate"))
-            return
-        if not baselines_done(run, tokens.fingerprint):
-            self.start(Pending(baselines, lambda: baselines_done(run, tokens.fingerprint), "baselines"))
-
-    def start(self, pending: Pending) -> None:
-        """Submit a job, or adopt the attempt that an earlier driver submitted."""
-        self.waiting[pending.job.name] = pending
-        state = self.jobs.latest(pending.job)
-        if state and state.active:
-            pending.submission = state.submission_id
-            self.event(pending.stage, "adopted", job=state.submission_id)
-            log.info("%s: still at work from before", pending.job.name)
-            return
-        self.submit(pending, state)
-
-    def submit(self, pending: Pending, before: State | None) -> None:
-        pending.submission = self.jobs.submit(pending.job, before.attempt + 1 if before else 1)
-        self.event(pending.stage, "submitted", job=pending.submission)
-
-    def wait_for(self, pending: Pending, progress: RunProgress) -> None:
-        self.start(pending)
-        while self.waiting:
-            progress.show()
-            self.advance()
-            time.sleep(TICK_S)
-        progress.show()
-
-    def advance(self) -> None:
-        """Look at each job that is waited for: done, at work, to be tried again, or failed for good."""
-        for pending in list(self.waiting.values()):
-            if pending.submission is None:
-                if time.monotonic() >= pending.not_before:
-                    self.submit(pending, self.jobs.latest(pending.job))
-                continue
-            state = self.jobs.latest(pending.job)
-            if state and state.active:
-                continue
-            self.jobs.save_log(pending.submission)
-            if pending.done():
-                self.event(pending.stage, "job finished", job=pending.submission)
-                self.finish(pending)
-            else:
-                self.retry(pending, state)
-
-    def finish(self, pending: Pending) -> None:
-        del self.waiting[pending.job.name]
-        if pending.stage == "evaluate":
-            watcher.unpin(self.config.folder, pending.job.arguments[1], pending.job.name)
-
-    def retry(self, pending: Pending, state: State | None) -> None:
-        """Try again what may succeed; end the run (or give up on a score) where it cannot."""
-        assert pending.submission is not None
-        error = self.jobs.error(pending.submission)
-        code = error["exit_code"] if error else state.exit_code if state else None
-        message = error["message"] if error else (state.message.strip() if state else "the cluster does not know the job any more")
-        if error:
-            pending.failures += 1
+    def _act(self, action: Action, view: View) -> None:
+        if isinstance(action, Begin):
+            self._begin(action, view)
+        elif isinstance(action, Submit):
+            self._pin(action.job)
+            self._submit(action.job, action.number, action.submission_id, action.token)
+        elif isinstance(action, Adopt):
+            self._pin(action.job)
+            self.following.add(action.submission_id)
+            self.event(action.job.stage, "adopted", job=action.submission_id)
+            log.info("%s: still at work from before", action.job.name)
+        elif isinstance(action, Finish):
+            self.jobs.save_log(action.submission_id)
+            self.event(action.stage, "job finished", job=action.submission_id)
+            storage.join(self.config.folder)
+            self.following.discard(action.submission_id)
         else:
-            pending.infrastructure += 1
-        exhausted = pending.failures >= ATTEMPTS["user"] or pending.infrastructure >= ATTEMPTS["infrastructure"]
-        self.event(pending.stage, "failed", job=pending.submission, exit_code=code, message=message)
-        final = code in FINAL or (error is not None and error["type"] in FINAL_ERRORS)
-        if not final and not exhausted:
-            log.warning("%s: failed (%s); trying again", pending.job.name, message)
-            pending.submission, pending.not_before = None, time.monotonic() + BACKOFF_S
-            self.event(pending.stage, "retried", job=pending.job.name)
+            self._give_up(action)
+
+    def _begin(self, action: Begin, view: View) -> None:
+        """Book the attempt before as ended and the next one as begun, in one write; who comes second with it does nothing."""
+        job, before = action.job, self.jobs.submission_id(action.job.name, action.number - 1)
+        self._pin(job)
+        name, now = self.jobs.submission_id(job.name, action.number), self.clock()
+        attempt = attempts.new_attempt(job, action.number, name, view.listing.cluster, now, action.previous, action.failed)
+        known = before in self.following
+        self.following.discard(before)
+        if not attempts.begin(self.config.folder, job, attempt):
             return
-        if pending.stage == "evaluate":
-            attempts = pending.failures + pending.infrastructure
-            watcher.record_failure(self.config.folder, pending.job.arguments[1], pending.job.arguments[2], message, attempts)
-            log.warning("%s: given up after %d attempts: %s", pending.job.name, attempts, message)
-            self.finish(pending)
-            return
-        raise RunError(
-            f"{message}\n(log: {self.config.folder / 'control' / 'logs' / pending.submission}.log)", code if code in FINAL else FAILED
-        )
+        if action.stop is not None:
+            with contextlib.suppress(Unreachable):  # it is fenced
+                self.jobs.stop(action.stop)
+        if action.previous is not None and (action.failed or known):
+            self._tell_of_failure(job, before, action.previous.exit_code, action.previous.message)
+            log.warning("%s: failed (%s); trying again in %.0f s", job.name, action.previous.message, max(0.0, attempt.not_before - now))
+            self.event(job.stage, "retried", job=job.name)
+        if attempts.is_due(attempt, now):
+            self._submit(job, attempt.number, attempt.submission_id, attempt.token)
+
+    def _submit(self, job: Job, number: int, submission_id: str, token: str) -> None:
+        if self.jobs.submit(job, number, token):
+            self.event(job.stage, "submitted", job=submission_id)
+        self.following.add(submission_id)
+
+    def _give_up(self, action: GiveUp) -> None:
+        run, job, ending = self.config.folder, action.job, action.ending
+        if attempts.give_up(run, job.name, action.number, GivenUp(ending, self.clock())):
+            self._tell_of_failure(job, action.submission_id, ending.exit_code, ending.message)
+        self.following.discard(action.submission_id)
+        if job.stage != "evaluate":
+            code = ending.exit_code if ending.exit_code in attempts.FINAL_CODES else FAILED
+            raise RunError(f"{ending.message}\n(log: {storage.name(self.jobs.log_path(action.submission_id))})", code)
+        watcher.record_failure(run, job.arguments[1], job.arguments[2], ending.message, action.attempts)
+        log.warning("%s: given up after %d attempts: %s", job.name, action.attempts, ending.message)
+
+    def _tell_of_failure(self, job: Job, submission_id: str, code: int | None, message: str) -> None:
+        self.jobs.save_log(submission_id)
+        self.event(job.stage, "failed", job=submission_id, exit_code=code, message=message)
+
+    def _pin(self, job: Job) -> None:
+        """Keep a checkpoint from retention for as long as one of its evaluations is under way, from before its first attempt."""
+        if job.stage == "evaluate":
+            watcher.pin(self.config.folder, job.arguments[1], job.name)
+
+    def _unpin(self, view: View) -> None:
+        """Let go of what no evaluation is under way of; whoever pinned it."""
+        wanted = {job.name for job in view.wanted}
+        for pin in storage.names(self.config.folder / "train" / "pins"):
+            checkpoint, _, holder = pin.partition(".")
+            if holder.startswith("evaluate-") and holder not in wanted:
+                watcher.unpin(self.config.folder, checkpoint, holder)
+
+    def _give_way(self) -> None:
+        """Of two commands with different configurations the later goes on: both would have the jobs of the other made anew for ever."""
+        found = storage.read_bytes(self.config.folder / "config.yaml")
+        if found != self._read and _meant(found) != self._written:
+            raise GaveWay(
+                f"{storage.name(self.config.folder)}: another command has begun this run with another configuration and goes on with it; "
+                f"this one leaves it to that."
+            )
+        self._read = found
+
+    def _bear(self, error: Exception) -> None:
+        """Wait for what does not answer, for a while.
+
+        Raises:
+            RunError: it was away for too long, or it is gone.
+        """
+        if not self.exists():
+            raise RunError("the run's local cluster is gone (was it killed?); the same command goes on from here.", RETRY) from None
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+            log.warning("%s; looking again for up to %.0f s", error, PATIENCE_S)
+        if now - self._away_since > PATIENCE_S:
+            raise RunError(f"{self.jobs.address}: no answer for {PATIENCE_S:.0f} s ({error}); the same command goes on from here.", RETRY)
 
 
-def suites_of(config: RunConfig) -> list[watcher.Suite]:
-    """What every checkpoint of the run is scored on."""
-    plan = pipeline.stage_plans(config)["decontaminate"] if config.decontaminate else None
-    return watcher.suites(config.evaluate, plan.fingerprint if plan else None)
-
-
-def baselines_done(run: Path, tokens_fingerprint: str) -> bool:
-    try:
-        found = storage.read_json(run / "eval" / "baselines.json")
-    except FileNotFoundError:
-        return False
-    return bool(found.get("tokens_fingerprint") == tokens_fingerprint)
-
-
-def is_finished(config: RunConfig, upto: Upto) -> bool:
-    """Whether there is nothing to do: known from storage alone, without a cluster."""
-    tokens = pipeline.finished(config)
-    if tokens is None:
-        return False
-    if upto == "data":
-        return True
-    if not training_done(train_spec(config, tokens.folder)):
-        return False
-    return upto == "train" or (not watcher.owed(config.folder, suites_of(config)) and baselines_done(config.folder, tokens.fingerprint))
+def _meant(content: bytes) -> dict[str, object]:
+    """A configuration without where its jobs go, which may be named differently from elsewhere."""
+    values = yaml.safe_load(content)
+    return {key: value for key, value in values.items() if key != "cluster"}
 
 
 def refuse_other_training(config: RunConfig, upto: Upto) -> None:
@@ -232,8 +228,8 @@ def refuse_other_training(config: RunConfig, upto: Upto) -> None:
         ConfigError: with every field that differs.
     """
     if upto != "data":
-        plan = pipeline.stage_plans(config)["tokens"]
-        resumable(train_spec(config, config.folder / "data" / "tokens" / plan.fingerprint), plan.fingerprint)
+        tokens = pipeline.stage_plans(config)["tokens"]
+        resumable(train_spec(config, config.folder / "data" / "tokens" / tokens.fingerprint), tokens.fingerprint)
 
 
 def run_on_cluster(config: RunConfig, upto: Upto) -> bool:
@@ -258,7 +254,7 @@ def run_on_cluster(config: RunConfig, upto: Upto) -> bool:
         storage.note(run / "config.yaml", resolved_yaml(config).encode())
         if is_finished(config, upto):
             return False
-        control = run / "control"
+        control = storage.machine(run / "control")
         with cluster.Heartbeat(control):
             started = time.monotonic()
             running = connect(config, control)
@@ -266,43 +262,59 @@ def run_on_cluster(config: RunConfig, upto: Upto) -> bool:
             local = running.keeper is not None
             try:
                 jobs = Jobs(run, running)
-                try:
-                    Controller(config, jobs, event, local).run(upto)
-                except BaseException:
-                    for submission in jobs.active():
-                        jobs.stop(submission)
-                    raise
+                with _stopped_on_error(jobs):
+                    tell = (lambda: None) if local else Waiting(jobs.status).look
+                    exists = (lambda: cluster.find_running(control) is not None) if local else (lambda: True)
+                    Controller(config, jobs, event, local, upto, exists, tell_of_demand=tell).run()
             finally:
                 if local:
                     started = time.monotonic()
                     cluster.stop(control)
                     event("shutdown", "finished", seconds=round(time.monotonic() - started, 3))
+                storage.join(run)
         write_report(run)
         return True
+
+
+@contextmanager
+def _stopped_on_error(jobs: Jobs) -> Iterator[None]:
+    """Inside, an error or an interrupt stops the run's jobs; a command that gave way leaves them to the other."""
+    try:
+        yield
+    except GaveWay:
+        raise
+    except BaseException:
+        with contextlib.suppress(Unreachable):
+            for submission in jobs.active():
+                jobs.stop(submission)
+        raise
 
 
 def connect(config: RunConfig, control: Path) -> cluster.Running:
     """The cluster that the configuration names, or the run's own local one."""
     if config.cluster.address:
-        return cluster.Running(config.cluster.address, os.environ.get("RAY_AUTH_TOKEN_PATH"), None)
+        return cluster.remote(config.cluster.address)
     return cluster.start_local(control, config.cluster.cores, config.workers)
 
 
 @contextmanager
 def sole_driver(run: Path) -> Iterator[None]:
-    """Hold the run's lock; the kernel lets go of it when the driver dies, however it dies.
+    """Hold the run's lock on this machine; the kernel lets go of it when the driver dies, however it dies.
+
+    It spares a user two commands at once. Elsewhere there may be others all the same: nothing rests on it.
 
     Raises:
         ConfigError: another driver holds it.
     """
-    path = run / "control" / "driver.lock"
+    path = storage.machine(run / "control" / "driver.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             handle.seek(0)
-            raise ConfigError(f"{run}: process {handle.read().strip() or '?'} is at work on this run; wait for it, or stop it.") from None
+            who = f"process {handle.read().strip() or '?'}"
+            raise ConfigError(f"{storage.name(run)}: {who} is at work on this run; wait for it, or stop it.") from None
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from headrace import storage
+from headrace import fence, storage
 from headrace.artifact import QualityGateError, StageError
 from headrace.config import ConfigError
-from headrace.control.jobs import error_path
-from headrace.ingest.object_store import StorageError
+from headrace.control.jobs import beat_path, error_path
+from headrace.storage.object_store import StorageError
 
 log = logging.getLogger("headrace")
 
 # Ray Data hands over the text of a worker's error and not its causes; of these the sentence is found in it.
 TOLD_BY_WORKERS = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (ConfigError, StorageError)}
+BEAT_S = 5.0
 DONE, FAILED, CONFIGURATION, GATE, RETRY, INTERRUPTED = 0, 1, 2, 3, 75, 130
 
 
@@ -79,26 +82,69 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def run_job(main: Callable[[Path], None], run: Path) -> None:
-    """Body of a script in `jobs/`: nice it, run it, leave the reason of a failure where the driver finds it, exit with its code."""
+    """Body of a script in `jobs/`: nice it, run it, leave the reason of a failure where the driver finds it, exit with its code.
+
+    Meanwhile it gives signs of life on storage: Ray's own servers may call a job failed that is at work.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
     if nice := int(os.environ.get("HEADRACE_NICE", "0")):
         os.nice(nice)
     submission = os.environ.get("HEADRACE_SUBMISSION", f"by-hand-{os.getpid()}")
     submitted = float(os.environ.get("HEADRACE_SUBMITTED", "nan"))
-    storage.append_line(
-        run / "control" / "jobs.jsonl", {"job": submission, "submitted": submitted, "entered": time.time(), "pid": os.getpid()}
-    )
+    code = DONE
     try:
-        main(run)
+        fence.check()  # it may have waited long for its start
+        with Beating(beat_path(run, submission)):
+            entered = {"job": submission, "submitted": submitted, "entered": time.time(), "pid": os.getpid()}
+            storage.append_line(run / "control" / "jobs.jsonl", entered)
+            main(run)
+            storage.flush()
     except BaseException as error:
         if isinstance(error, SystemExit) and error.code in (0, None):
             raise
-        traceback.print_exc()
-        code = exit_code(error)
-        report = {"exit_code": code, "message": sentence(error), "type": type(error).__name__}
-        try:
-            storage.write_json(error_path(run, submission), report)
-        except OSError:
-            log.exception("the reason of the failure could not be written")
+        code = _told(error, run, submission)
+    if code != DONE:
         sys.stderr.flush()
         os._exit(code)  # Ray's threads must not turn the code into another
+
+
+def _told(error: BaseException, run: Path, submission: str) -> int:
+    """The exit code of a job's error, which is left where the driver finds it."""
+    fenced = next((link for link in _chain(error) if isinstance(link, fence.Fenced)), None)
+    if fenced is not None:
+        log.warning("%s; this one ends.", fenced)
+        return fence.EXIT_CODE
+    traceback.print_exception(error)
+    code = exit_code(error)
+    try:
+        storage.write_json(error_path(run, submission), {"exit_code": code, "message": sentence(error), "type": type(error).__name__})
+        storage.flush()
+    except (OSError, StorageError):
+        log.exception("the reason of the failure could not be written")
+    return code
+
+
+class Beating:
+    """Inside, a file changes every few seconds, from a thread; it is gone afterwards, and stays after a kill."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="headrace-beat")
+
+    def __enter__(self) -> Beating:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+        with contextlib.suppress(OSError, StorageError):
+            storage.remove(self._path)
+
+    def _beat(self) -> None:
+        number = 0
+        while number == 0 or not self._stopped.wait(BEAT_S):
+            number += 1
+            with contextlib.suppress(OSError, StorageError):  # a full disk, say; who finds no new beat looks at the cluster's word
+                storage.write_json(self._path, {"beat": number, "pid": os.getpid()})

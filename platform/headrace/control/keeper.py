@@ -19,7 +19,9 @@ from typing import Any
 
 import psutil
 
-from headrace.control.cluster import MARK, Running, given_up, publish, withdraw
+from headrace import credentials
+from headrace.control.cluster import ELSEWHERE, MARK, Running, given_up, publish, withdraw
+from headrace.observe.monitoring import link_targets, unlink_targets
 
 LOOPBACK = "127.0.0.1"
 HEAD_STOP_S = 2.0  # jobs are over or were stopped before; what then lingers is ended by its mark
@@ -36,8 +38,13 @@ def main(spec: dict[str, Any]) -> None:
 
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
-    port, dashboard, agent, metrics, client = _free_ports(5)
-    environment = os.environ | _ray_environment(spec)
+    port, dashboard, agent, metrics, client, *more = _free_ports(7)
+    token = credentials.read_token(Path(spec["token"]), "token")
+    if faults := credentials.token_faults(token):
+        raise SystemExit("\n".join(faults))  # before anything listens
+    others = {*ELSEWHERE, credentials.TOKEN, credentials.TOKEN_PATH}  # of a cluster that the user has besides
+    environment = {name: value for name, value in os.environ.items() if name not in others} | _ray_environment(spec)
+    environment |= {name: str(port) for name, port in zip(("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"), more, strict=True)}
     command = [
         *[sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"],
         *[f"--node-ip-address={LOOPBACK}", f"--port={port}", f"--temp-dir={temp / 'ray'}"],
@@ -48,12 +55,14 @@ def main(spec: dict[str, Any]) -> None:
     ]
     head = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_parent)
     try:
-        _wait_for_jobs_api(dashboard, Path(spec["token"]).read_text(), head, lambda: stopped)
+        _wait_for_jobs_api(dashboard, token.text, head, lambda: stopped)
         if not stopped and head.poll() is None:
+            link_targets(control, temp / "ray")
             publish(control, Running(f"http://{LOOPBACK}:{dashboard}", spec["token"], os.getpid(), str(temp)))
         while not stopped and head.poll() is None and not given_up(control, str(temp)):
             time.sleep(0.2)
     finally:
+        unlink_targets(control, temp / "ray")
         withdraw(control, str(temp))
         _take_down(head, str(temp))
         shutil.rmtree(temp, ignore_errors=True)
@@ -65,6 +74,9 @@ def _ray_environment(spec: dict[str, Any]) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": spec["token"],
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray puts this machine's outer address in the place of --node-ip-address=127.0.0.1 and then listens on all interfaces
+        # (ray/_private/services.py, resolve_ip_for_localhost), except where its clusters are of one machine only. So is this one.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # A node that vanishes without a word is noticed in seconds instead of minutes.
         "RAY_grpc_client_keepalive_time_ms": "5000",
         "RAY_grpc_client_keepalive_timeout_ms": "5000",

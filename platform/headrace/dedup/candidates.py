@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numba import njit
 
+from headrace import storage
+
 # A document is paired with at most this many of a bucket's documents: the first by (preference, document number). Buckets up to this
 # size are paired whole, larger ones (boilerplate, templates) cost a star of that width instead of a clique. Past LARGE_BUCKET the width
 # falls until a document meets the first one alone: otherwise a page that ten million sites show would fill the memory with pairs.
@@ -57,7 +59,7 @@ def distinct(rows: pa.Table) -> pa.Table:
 
 def has_rows(path: Path) -> bool:
     """Whether a table has any rows."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(storage.local(path)) as file:
         return bool(file.metadata.num_rows)
 
 

@@ -31,7 +31,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from headrace import schema, storage
@@ -93,14 +92,14 @@ def artifact_of(path: str) -> Artifact:
         ConfigError: there is none, or it has no index.
     """
     place = f"dedup.index.read = {path!r}"
-    folder = Path(path).expanduser().absolute()
-    if (folder / "data" / "current.json").is_file():
+    folder = storage.folder(path)
+    if storage.present(folder / "data" / "current.json"):
         folder = folder / "data" / "dedup" / str(storage.read_json(folder / "data" / "current.json").get("dedup"))
     try:
         found = Artifact.open(folder)
     except FileNotFoundError:
         raise ConfigError(f"{place}: no finished deduplication there; give a run's folder, or that of its dedup artifact.") from None
-    if not (folder / "index" / "index.json").is_file():
+    if not storage.present(folder / "index" / "index.json"):
         raise ConfigError(f"{place}: its deduplication kept no index; set dedup.index.write=true there and run it again.")
     if breaches := found.breaches():
         raise ConfigError(f"{place}: {breaches[0]}; run it again.")

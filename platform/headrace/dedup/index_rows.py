@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numba import njit, uint64
 
-from headrace import artifact, schema
+from headrace import artifact, schema, storage
 from headrace.dedup import sidecars
 from headrace.dedup.index import TABLES
 from headrace.dedup.phases import Phases
@@ -46,7 +46,7 @@ def with_index(phases: Phases, kind: str) -> list[Path]:
 
 def note_keys(unit: dict[str, Any], folder: Path) -> UnitResult:
     """keys/<kind>.npy: the filter of the keys of new tables, uint64 [words]."""
-    files = [pq.ParquetFile(path, page_checksum_verification=True) for path in unit["tables"]]
+    files = [pq.ParquetFile(storage.local(path), page_checksum_verification=True) for path in unit["tables"]]
     keys = sum(file.metadata.num_rows for file in files)
     bits = min(max((BITS_A_KEY * keys).bit_length(), MIN_BITS), MAX_BITS)
     words = np.zeros(1 << (bits - 6), np.uint64)
@@ -62,9 +62,9 @@ def note_keys(unit: dict[str, Any], folder: Path) -> UnitResult:
 
 def admit(unit: dict[str, Any], folder: Path) -> UnitResult:
     """index-<kind>/ of one unit of the index: its rows that pass the filter, numbered and preferred as in this run."""
-    words = np.load(unit["keys"], mmap_mode="r")
+    words = np.load(storage.local(unit["keys"]), mmap_mode="r")
     shift = np.uint64(64 - (len(words).bit_length() + 5))
-    with pq.ParquetFile(unit["files"][unit["kind"]], page_checksum_verification=True) as file:
+    with pq.ParquetFile(storage.local(unit["files"][unit["kind"]]), page_checksum_verification=True) as file:
         columns = file.schema_arrow.remove_metadata()
         writer = sidecars.RowWriter(folder / "work" / f"index-{unit['kind']}" / f"{unit['id']}.parquet", columns)
         for batch in file.iter_batches(sidecars.FLUSH_ROWS):

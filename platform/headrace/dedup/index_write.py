@@ -115,6 +115,6 @@ def _link(path: Path, to: Path) -> None:
     """The same file under another name: without a copy where the disk can do that."""
     to.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(path, to)
+        os.link(storage.local(path), to)
     except OSError:
-        shutil.copyfile(path, to)
+        shutil.copyfile(storage.local(path), to)

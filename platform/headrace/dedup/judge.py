@@ -92,10 +92,10 @@ def _ids(docs: pa.ChunkedArray, work: Path) -> pa.Array:
     """The `id` of each document, looked up in the documents files that hold them; null stays null."""
     numbers = docs.fill_null(-1).to_numpy()
     ids = np.full(len(numbers), None, object)
-    paths = {other["rank"]: other["documents"] for other in storage.read_json(work / "units.json")}
+    paths = {other["rank"]: other["documents"] for other in storage.resolved(storage.read_json(work / "units.json"))}
     for rank in np.unique(numbers[numbers >= 0] >> 32).tolist():
         here = numbers >> 32 == rank
-        with pq.ParquetFile(paths[rank], page_checksum_verification=True) as file:
+        with pq.ParquetFile(storage.local(paths[rank]), page_checksum_verification=True) as file:
             column = file.read(columns=["id"])["id"]
         ids[here] = column.take(pa.array(schema.rows_of(numbers[here]))).to_pylist()
     return pa.array(ids, pa.string())

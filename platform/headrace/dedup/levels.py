@@ -178,12 +178,12 @@ def _planned(units: Sequence[dict[str, Any]], config: Dedup, work: Path, tokeniz
         }
         for unit in old.units
     ]
-    storage.write_json(work / "units.json", listed)
+    storage.write_json(work / "units.json", storage.portable(listed))
     return planned
 
 
 def _rank(documents: Path) -> int:
-    with pq.ParquetFile(documents, page_checksum_verification=True) as file:
+    with pq.ParquetFile(storage.local(documents), page_checksum_verification=True) as file:
         for batch in file.iter_batches(1, columns=["doc"]):
             return schema.file_rank(batch["doc"][0].as_py())
     return NO_DOCUMENTS

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from headrace import storage
 from headrace.dedup import candidates
 from headrace.dedup.index import Index
 from headrace.shuffle import KeyedEngine, Reduce, keyed_reduce, num_partitions, partition_of, row_bytes
@@ -52,7 +53,7 @@ class Phases:
 
     def small(self, paths: Sequence[Path]) -> bool:
         """Whether these tables are small together: a function of the tables alone, so a resumed run decides alike."""
-        return sum(path.stat().st_size for path in paths) <= SMALL_BYTES
+        return sum(storage.size(path) or 0 for path in paths) <= SMALL_BYTES
 
     def collect(self, inputs: Sequence[Path], key: str, reduce: Reduce, name: str) -> list[Path]:
         """`keyed_reduce` of integer tables into work/<name>."""
@@ -76,5 +77,5 @@ class Phases:
 
 def table_bytes(path: Path) -> int:
     """Bytes of a table of integers in memory."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(storage.local(path)) as file:
         return int(file.metadata.num_rows * row_bytes(file.schema_arrow))

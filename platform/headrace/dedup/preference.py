@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from headrace import artifact
+from headrace import artifact, storage
 from headrace.config import ConfigError
 
 QUALITY_BITS = 24
@@ -53,7 +53,7 @@ def preferences(unit: Mapping[str, Any]) -> npt.NDArray[np.int32]:
     The quality is a column of an earlier stage's verdicts, `unit["quality"]`, the higher the better; null and NaN come last, and so do
     all documents of a source whose filters do not measure it. Without a quality all documents of a source are equal.
     """
-    with pq.ParquetFile(unit["documents"]) as file:
+    with pq.ParquetFile(storage.local(unit["documents"])) as file:
         rows = file.metadata.num_rows
     order = np.full(rows, unit["priority_rank"] << QUALITY_BITS, np.int32)
     if unit["quality"] is not None:
@@ -74,7 +74,7 @@ def falling_bits(quality: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int32
 
 def _quality(unit: Mapping[str, Any], rows: int) -> npt.NDArray[np.float64]:
     for path in unit["verdicts"]:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(storage.local(path)) as file:
             found = unit["quality"] in file.schema_arrow.names
         if found:
             column = artifact.read_table(Path(path), [unit["quality"]])[unit["quality"]]

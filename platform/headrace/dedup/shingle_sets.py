@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, uint64
 
+from headrace import storage
+
 MAGIC = 0x3130535445535248  # "HRSETS01"
 HEADER = 3  # words
 
@@ -79,6 +81,7 @@ class ShingleSets:
         Raises:
             ValueError: it was cut short, or is none of these.
         """
+        path = storage.local(path)
         size, left = divmod(path.stat().st_size, 8)
         words = np.asarray(np.memmap(path, np.int64, "r", shape=size)) if size >= HEADER and not left else np.zeros(HEADER, np.int64)
         documents, shingles = (int(word) for word in words[1:HEADER])

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headrace import artifact
+from headrace import artifact, storage
 
 FLUSH_BYTES = 8 << 20  # of integers that wait to be written together
 FLUSH_ROWS = 1 << 16  # of them that a pass takes at a time
@@ -46,7 +46,7 @@ class RowWriter:
 
 def rows_between(path: Path, column: str, first: int, last: int, columns: Sequence[str] | None = None) -> pa.Table:
     """Rows of a Parquet file whose integer `column` lies in [first, last]; only row groups that can hold some are read."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(storage.local(path), page_checksum_verification=True) as file:
         place = file.schema_arrow.names.index(column)
         groups = []
         for group in range(file.metadata.num_row_groups):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from headrace import artifact, schema
+from headrace import artifact, schema, storage
 from headrace.dedup import exact, sidecars
 from headrace.dedup.candidates import BANDS
 from headrace.dedup.minhash import HashFamily, document_band_keys
@@ -101,10 +101,11 @@ class MinHashSigner:
 def spread_bands(unit: dict[str, Any], folder: Path) -> UnitResult:
     """bands/ of one documents file: a row a band, for the documents that have shingles and are no copy of another."""
     rows = max(1, sidecars.FLUSH_BYTES // (8 * unit["document"]["bands"]))
+    path = Path(unit["work"]) / "signatures" / f"{unit['id']}.parquet"
     copies = sidecars.rows_of_rank(unit["copies"], unit["rank"])["doc"].combine_chunks()
     order = preferences(unit)
     with (
-        pq.ParquetFile(Path(unit["work"]) / "signatures" / f"{unit['id']}.parquet", page_checksum_verification=True) as signatures,
+        pq.ParquetFile(storage.local(path), page_checksum_verification=True) as signatures,
         artifact.table_writer(folder / "work" / "bands" / f"{unit['id']}.parquet", BANDS) as writer,
     ):
         for batch in signatures.iter_batches(rows):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace import schema
+from headrace import schema, storage
 from headrace.dedup import sidecars
 from headrace.dedup.cuts import standing_rows
 from headrace.dedup.preference import preferences
@@ -51,7 +51,7 @@ class TextUnitSigner:
 
 def whole_documents(path: Path, columns: list[str]) -> Iterator[pa.Table]:
     """Columns, `doc` the first, of a table sorted by it: a row group or a little more at a time, so that no document is torn apart."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(storage.local(path), page_checksum_verification=True) as file:
         waiting = file.schema_arrow.empty_table().select(columns)
         for group in range(file.metadata.num_row_groups):
             rows = pa.concat_tables([waiting, file.read_row_group(group, columns)])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace import artifact, schema
+from headrace import artifact, schema, storage
 from headrace.dedup.cuts import CUTS, DROPPED, tables_before, write_level
 from headrace.dedup.token_ids import TokenIds, ids_folder
 from headrace.dedup.token_offsets import offsets_of
@@ -88,7 +88,7 @@ def _short(unit: Mapping[str, Any], cuts: pa.Table) -> pa.Table:
     own = Cuts(*(cuts[name].to_numpy() for name in ("doc", "start", "end")))
     earlier = earlier_cuts(unit)
     both = Cuts.merged(*(np.concatenate(pair) for pair in ((own.doc, earlier.doc), (own.start, earlier.start), (own.end, earlier.end))))
-    with pq.ParquetFile(unit["documents"]) as file:
+    with pq.ParquetFile(storage.local(unit["documents"])) as file:
         wanted = np.zeros(file.metadata.num_rows, bool)
     wanted[schema.rows_of(own.doc)] = unit["token"]["min_words"] > 0
     short = [np.empty(0, np.int64)]

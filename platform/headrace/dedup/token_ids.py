@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headrace import artifact, schema
+from headrace import artifact, schema, storage
 from headrace.dedup import sidecars
 from headrace.text.encoding import cached_spelling, cached_tokenizer, encode_texts
 
@@ -39,7 +39,7 @@ class IdsSigner:
 
     def __init__(self, unit: dict[str, Any], folder: Path) -> None:
         self.counters = {"tokens_encoded": 0}
-        path = unit["token"]["tokenizer"]
+        path = str(storage.local(unit["token"]["tokenizer"]))
         self._tokenizer, self._spelling = cached_tokenizer(path), cached_spelling(path)
         self._dtype = schema.token_dtype(len(self._spelling.begun))
         self._rows = sidecars.RowWriter(folder / "ids" / f"{unit['id']}.parquet", IDS)
@@ -92,7 +92,7 @@ class TokenIds:
         """
         table = artifact.read_table(folder / f"{unit_id}.parquet")
         doc, start, tokens, spelled = (table[name].to_numpy() for name in ("doc", "start", "tokens", "spelled"))
-        path = folder / f"{unit_id}.bin"
+        path = storage.local(folder / f"{unit_id}.bin")
         size, total = path.stat().st_size, int(tokens.sum())
         if size not in (2 * total, 4 * total):
             raise ValueError(

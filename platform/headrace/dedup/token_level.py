@@ -193,7 +193,8 @@ def verify_ranges(unit: dict[str, Any], folder: Path) -> UnitResult:
     windows = np.concatenate([shared["windows"].to_numpy(), itself["windows"].to_numpy(), np.ones(len(repeats), np.int64)])
     runs = substrings.joined_windows(tokens_of(place), windows, kept, window)
     own = ids_of(unit, suffix)
-    others = {other["rank"]: {**other, "work": unit["work"]} for other in storage.read_json(Path(unit["work"]) / "units.json")}
+    listed = storage.resolved(storage.read_json(Path(unit["work"]) / "units.json"))
+    others = {other["rank"]: {**other, "work": unit["work"]} for other in listed}
     found = [np.empty((3, 0), np.int64)]
     ranks = rank_of(runs.kept)
     for rank in np.unique(ranks).tolist():

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from headrace import schema
+from headrace import schema, storage
 from headrace.dedup.token_ids import TokenIds
 from headrace.text.encoding import Spelling, cached_spelling, cached_tokenizer
 from headrace.verdicts import text_batches
@@ -68,13 +68,13 @@ class TokenOffsets:
 
 def offsets_of(unit: Mapping[str, Any], held: TokenIds, rows: Int64s) -> Iterator[tuple[int, TokenOffsets]]:
     """Rows among the ids of a documents file, in some order, and where the tokens of each are; text is read where ids do not tell."""
-    path = unit["token"]["tokenizer"]
+    path = str(storage.local(unit["token"]["tokenizer"]))
     spelling = cached_spelling(path)
     for row in rows[held.spelled[rows]].tolist():
         yield row, TokenOffsets.spelled(held.ids[held.start[row] : held.start[row] + held.tokens[row]], spelling)
     unspelled = rows[~held.spelled[rows]]
     if len(unspelled):
-        with pq.ParquetFile(unit["documents"]) as file:
+        with pq.ParquetFile(storage.local(unit["documents"])) as file:
             wanted = np.zeros(file.metadata.num_rows, bool)
         wanted[schema.rows_of(held.doc[unspelled])] = True
         for docs, texts in text_batches(Path(unit["documents"]), wanted):

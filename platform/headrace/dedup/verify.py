@@ -77,7 +77,7 @@ def write_shingle_sets(unit: dict[str, Any], folder: Path) -> UnitResult:
     docs = sidecars.rows_of_rank(unit["pairs"], unit["rank"])["doc"].to_numpy()
     if unit["indexed"]:
         docs = artifact.read_table(Path(unit["work"]) / "bands" / f"{unit['id']}.parquet", ["doc"])["doc"].to_numpy()
-    with pq.ParquetFile(unit["documents"]) as file:
+    with pq.ParquetFile(storage.local(unit["documents"])) as file:
         wanted = np.zeros(file.metadata.num_rows, bool)
     wanted[schema.rows_of(docs)] = True
     shingle = Shingle.model_validate(unit["document"]["shingle"])
@@ -115,7 +115,7 @@ def _verified(unit: dict[str, Any], pairs: pa.Table) -> Iterator[pa.Table]:
     order = np.argsort(better >> 32, kind="stable")
     ranks = better[order] >> 32
     bounds = [0, *(np.flatnonzero(np.diff(ranks)) + 1).tolist(), len(ranks)]
-    paths = {other["rank"]: other["shingles"] for other in storage.read_json(Path(unit["work"]) / "units.json")}
+    paths = {other["rank"]: other["shingles"] for other in storage.resolved(storage.read_json(Path(unit["work"]) / "units.json"))}
     own = ShingleSets.open(Path(paths[unit["rank"]])) if len(ranks) and unit["document"]["verify"] else None
     for first, last in itertools.pairwise(bounds if len(ranks) else ()):
         for start in range(first, last, CHUNK_PAIRS):

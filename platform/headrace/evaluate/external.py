@@ -81,7 +81,7 @@ def score_external(folder: Path, tokens: Path, config: EvaluateConfig, out: Path
     started = time.monotonic()
     _refuse_another(out, folder)
     store = TokenStore.open(tokens)
-    tokenizer = Tokenizer.from_file(str(tokens / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(storage.local(tokens / "tokenizer.json")))
     excerpts = choose(store, tokenizer, config.max_tokens)
     if not len(excerpts):
         raise ValueError(f"{tokens}: no validation document of two tokens or more; raise split.validation.")
@@ -117,7 +117,7 @@ def score_external(folder: Path, tokens: Path, config: EvaluateConfig, out: Path
 
 def _refuse_another(out: Path, folder: Path) -> None:
     """Two folders called `final` must not overwrite each other's score."""
-    if not out.is_file():
+    if not storage.present(out):
         return
     scored = storage.read_json(out)["folder"]
     if scored != str(folder.absolute()):

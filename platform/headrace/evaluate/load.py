@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
+from headrace import storage
 from headrace.checkpoint import load_model, read_manifest
 from headrace.model import SizedDecoder, build_model
 from headrace.tokens.tokenizer import end_of_text
@@ -47,7 +48,7 @@ def load_checkpoint(folder: Path) -> LoadedModel:
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(storage.local(folder / "tokenizer.json")))
     eos = end_of_text(tokenizer)
     if eos is None:
         raise ValueError(f"{folder / 'tokenizer.json'}: no end-of-text token, so where a document ends is unknown.")

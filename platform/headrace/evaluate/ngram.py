@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from headrace import storage
 from headrace.evaluate.excerpts import DEFINITION, choose
 from headrace.evaluate.metrics import DocumentScores, rows
 from headrace.evaluate.result import publish
@@ -219,7 +220,7 @@ def score_baselines(tokens: Path, config: EvaluateConfig, out: Path) -> dict[str
     store = TokenStore.open(tokens)
     if not any(store.num_tokens(source, "train") for source in store.sources):
         raise ValueError(f"{tokens}: no training tokens, so there is nothing to fit a baseline on.")
-    excerpts = choose(store, Tokenizer.from_file(str(tokens / "tokenizer.json")), config.max_tokens)
+    excerpts = choose(store, Tokenizer.from_file(str(storage.local(tokens / "tokenizer.json"))), config.max_tokens)
     if not len(excerpts):
         raise ValueError(f"{tokens}: no validation document of two tokens or more; raise split.validation.")
     train = [store.tokens(source, "train", 0, store.num_tokens(source, "train")).astype(np.uint32) for source in store.sources]

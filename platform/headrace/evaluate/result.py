@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from headrace import __version__, storage
+from headrace import __version__, fence, storage
 from headrace.stage import peak_memory
 
 
@@ -16,6 +16,9 @@ def publish(out: Path, found: dict[str, Any], definition: str, started: float) -
     Args:
         definition: of the numbers, in words.
         started: the monotonic clock when the work began, seconds.
+
+    Raises:
+        Fenced: a newer attempt at this job has begun; nothing is published.
     """
     result = {
         **found,
@@ -24,5 +27,6 @@ def publish(out: Path, found: dict[str, Any], definition: str, started: float) -
         "seconds": round(time.monotonic() - started, 3),
         "peak_rss_bytes": peak_memory(),
     }
+    fence.check()
     storage.write_json(out, result)
     return result

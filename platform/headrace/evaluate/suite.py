@@ -48,7 +48,7 @@ def evaluate_checkpoint(checkpoint: Path, tokens: Path, config: EvaluateConfig, 
     started = time.monotonic()
     store = TokenStore.open(tokens)
     loaded = load_checkpoint(checkpoint)
-    tokenizer = Tokenizer.from_file(str(tokens / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(storage.local(tokens / "tokenizer.json")))
     if loaded.tokenizer.to_str() != tokenizer.to_str():
         raise ValueError(f"{checkpoint}: its tokenizer differs from that of {tokens}; score it on the store that it was trained on.")
     excerpts = choose(store, tokenizer, config.max_tokens)

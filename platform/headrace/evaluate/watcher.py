@@ -61,25 +61,19 @@ def is_scored(run: Path, checkpoint: Path, suite: Suite) -> bool:
 
 def forget_failures(run: Path) -> None:
     """Have what could not be scored tried again."""
-    for path in (run / "eval").glob("step-*/*.json"):
-        if storage.read_json(path).get("status") == "failed":
-            path.unlink()
+    for checkpoint in storage.names(run / "eval"):
+        for name in storage.names(run / "eval" / checkpoint) if checkpoint.startswith("step-") else ():
+            if storage.read_json(run / "eval" / checkpoint / name).get("status") == "failed":
+                storage.remove(run / "eval" / checkpoint / name)
 
 
 def pin(run: Path, checkpoint: str, holder: str) -> None:
     """Keep retention from deleting a checkpoint while `holder` reads it."""
-    path = run / "train" / "pins" / f"{checkpoint}.{holder}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    storage.write_bytes(run / "train" / "pins" / f"{checkpoint}.{holder}", b"")
 
 
 def unpin(run: Path, checkpoint: str, holder: str) -> None:
-    (run / "train" / "pins" / f"{checkpoint}.{holder}").unlink(missing_ok=True)
-
-
-def drop_pins(run: Path) -> None:
-    for path in (run / "train" / "pins").glob("*"):
-        path.unlink(missing_ok=True)
+    storage.remove(run / "train" / "pins" / f"{checkpoint}.{holder}")
 
 
 def record_failure(run: Path, checkpoint: str, suite: str, reason: str, attempts: int) -> None:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
+from headrace import storage
 from headrace.artifact import table_writer
 from headrace.filters import FilterConfig, annotate, verdict_schema
 from headrace.stage import UnitResult
@@ -60,7 +61,7 @@ def filter_unit(unit: dict[str, Any], folder: Path) -> UnitResult:
 
 def _batches(path: Path) -> Iterator[pa.Table]:
     """Documents in order, a bounded number of rows and bytes at a time."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(storage.local(path), page_checksum_verification=True) as file:
         text_column = file.schema_arrow.get_field_index("text")
         for number in range(file.num_row_groups):
             group = file.metadata.row_group(number)

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from headrace.config import ConfigError
 from headrace.ingest.files import InputFile, digested, find_files
-from headrace.ingest.object_store import StorageError
 from headrace.ingest.read_parquet import row_group_bytes
 from headrace.ingest.source import Source
 from headrace.ingest.streams import compression
+from headrace.storage.object_store import StorageError
 
 SHARE = 16  # units that the whole input makes, unless that makes them smaller or larger than these
 MIN_UNIT_BYTES = 1_000_000

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from headrace.config import ConfigError
-from headrace.ingest.object_store import client, explained
 from headrace.ingest.objects import SCHEME, StoredObject
+from headrace.storage.object_store import client, explained
 
 
 def find_objects(patterns: Sequence[str], field: str) -> list[tuple[str, StoredObject]]:

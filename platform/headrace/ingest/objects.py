@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from headrace.ingest.object_store import StorageError, client, explained
+from headrace.storage.object_store import StorageError, client, explained
 
 SCHEME = "s3://"
 FIRST = 1 << 20  # bytes of a request at a place that was jumped to; requests that go on from there grow fourfold

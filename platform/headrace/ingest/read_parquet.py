@@ -8,10 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headrace.config import ConfigError
 from headrace.ingest.objects import Place, for_arrow, open_place, size_of
 from headrace.ingest.read_jsonl import record_of
 from headrace.ingest.record import FIRST_BYTES, MAX_RECORD, Items, Record, Rejected, fault_of_text, rejected_file
 from headrace.ingest.streams import MAX_RATIO
+from headrace.storage.object_store import StorageError
 
 # A dictionary page of one 16 MiB string can stand for any number of rows, so that a batch is bounded by its rows alone.
 BATCH_ROWS = 64
@@ -20,7 +22,7 @@ MAGIC = b"PAR1"
 
 
 def read_parquet(path: Place, text_field: str, start: int = 0, stop: int | None = None) -> Items:
-    """Documents and rejected rows; a record's offset is its row in the file.
+    """Documents and rejected rows; a record's offset is its row in the file. Columns of types that are not Arrow's own are left out.
 
     A row group that cannot be read is one quarantine entry, the others are read.
 
@@ -34,17 +36,20 @@ def read_parquet(path: Place, text_field: str, start: int = 0, stop: int | None 
         return
     try:
         file = pq.ParquetFile(for_arrow(path), page_checksum_verification=True)
-    except (OSError, pa.ArrowException) as error:
+        schema = file.schema_arrow
+    except (StorageError, ConfigError):  # the store's, not the file's
+        raise
+    except Exception as error:  # also of what Ray has Arrow call for types of its own
         if isinstance(error, MemoryError):
             raise
         if start == 0:
             yield rejected_file(0, "corrupt_stream", f"the footer: {error}")
         return
     with file:
-        columns = file.schema_arrow.names
-        if text_field not in columns or not _holds_text(file.schema_arrow.field(text_field).type):
+        columns = schema.names
+        if text_field not in columns or not _holds_text(schema.field(text_field).type):
             if start == 0:
-                kind = f" as text ({file.schema_arrow.field(text_field).type})" if text_field in columns else ""
+                kind = f" as text ({schema.field(text_field).type})" if text_field in columns else ""
                 yield rejected_file(0, "missing_text", f"no column {text_field!r}{kind}; the columns: {', '.join(columns)}")
             return
         groups = range(file.num_row_groups if stop is None else stop)
@@ -95,11 +100,29 @@ def _holds_text(kind: pa.DataType) -> bool:
     )
 
 
+def _is_plain(field: pa.Field) -> bool:
+    """Whether a column and all in it are of Arrow's own types.
+
+    A value of another type is made by whoever registered it, and Ray Data registers one that unpickles. Whether it is registered yet
+    depends on the process, so a type is told by its name, too.
+    """
+    kind = field.type
+    named = (field.metadata or {}).get(b"ARROW:extension:name")
+    if isinstance(kind, pa.BaseExtensionType):
+        return not isinstance(kind, pa.ExtensionType)  # the latter are written in Python
+    if named is not None:
+        return False
+    if pa.types.is_dictionary(kind):
+        return _is_plain(pa.field("", kind.value_type))
+    return all(_is_plain(kind.field(index)) for index in range(kind.num_fields))
+
+
 def _row_group(file: pq.ParquetFile, group: int, row: int, text_field: str, size: int) -> Items:
     produced = 0
     try:
         for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], use_threads=False):
-            batch = _with_bytes(batch, text_field)
+            kept = [index for index, field in enumerate(batch.schema) if field.name == text_field or _is_plain(field)]
+            batch = _with_bytes(batch.select(kept), text_field)
             produced += batch.nbytes
             if produced > max(FLOOR, MAX_RATIO * size):
                 yield rejected_file(row, "bomb", f"row group {group} gave {produced} bytes, more than {MAX_RATIO} times the file's {size}")

@@ -63,8 +63,10 @@ def _peaks_of_jobs(run: Path) -> dict[str, int]:
     """Largest peak memory of training and of the jobs that score: it stands in the metrics, and in the results."""
     steps = storage.read_lines(run / "train" / "metrics.jsonl")
     training = max((int(line.get("peak_rss_bytes") or 0) for line in steps), default=0)
-    results = {"evaluate": (run / "eval").glob("step-*/*.json"), "baselines": (run / "eval").glob("baselines.json")}
-    found = {row: [storage.read_json(path).get("peak_rss_bytes") or 0 for path in paths] for row, paths in results.items()}
+    there = storage.names(run / "eval")
+    scored = [run / "eval" / name / suite for name in there if name.startswith("step-") for suite in storage.names(run / "eval" / name)]
+    results = {"evaluate": scored, "baselines": [run / "eval" / name for name in there if name == "baselines.json"]}
+    found = {row: [value.get("peak_rss_bytes") or 0 for value in storage.read_all(paths)] for row, paths in results.items()}
     return {row: max(peaks) for row, peaks in {**found, "train": [training]}.items() if any(peaks)}
 
 

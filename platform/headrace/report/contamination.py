@@ -68,17 +68,19 @@ def contamination(run: Path, stages: list[dict[str, Any]]) -> dict[str, Any] | N
 
 def _newest_scores(run: Path, fingerprint: str) -> dict[str, Any] | None:
     """{"checkpoint", "status", "definition", "benchmarks": {set: {"all" | "clean" | "contaminated": {metric: score}}}}"""
-    for path in sorted((run / "eval").glob("step-*/benchmarks.json"), reverse=True):
-        result = storage.read_json(path)
+    for folder in reversed(storage.holding(run / "eval", "benchmarks.json")):
+        if not folder.name.startswith("step-"):
+            continue
+        result = storage.read_json(folder / "benchmarks.json")
         if result.get("status") == "failed":
-            return {"checkpoint": path.parent.name, "status": "failed", "definition": result["reason"], "benchmarks": {}}
+            return {"checkpoint": folder.name, "status": "failed", "definition": result["reason"], "benchmarks": {}}
         if result["decontaminate_fingerprint"] != fingerprint:
             continue
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for row in result["metrics"]:
             score = {key: row[key] for key in ("value", "stderr", "ci95", "n_documents")}
             found.setdefault(row["source"], {}).setdefault(row["items"], {})[row["metric"]] = score
-        return {"checkpoint": path.parent.name, "status": "scored", "definition": result["definition"], "benchmarks": found}
+        return {"checkpoint": folder.name, "status": "scored", "definition": result["definition"], "benchmarks": found}
     return None
 
 

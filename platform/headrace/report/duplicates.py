@@ -31,7 +31,7 @@ def duplicates(run: Path, stages: list[dict[str, Any]]) -> dict[str, Any] | None
     ]
     return {
         "documents": documents,
-        "sources": storage.read_json(path) if path.is_file() else [],
+        "sources": storage.read_json(path) if storage.present(path) else [],
         "shuffles": sorted(shuffles, key=lambda row: (-row["bytes"], row["name"])),
     }
 

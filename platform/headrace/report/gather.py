@@ -12,6 +12,7 @@ from headrace.artifact import DOCUMENT_STAGES
 from headrace.report.clock import clock
 from headrace.report.contamination import contamination
 from headrace.report.duplicates import duplicates
+from headrace.report.now import now
 from headrace.report.numbers import finite
 from headrace.report.summary import alarms, verdict
 from headrace.report.training import training
@@ -29,11 +30,14 @@ def gather(run: Path) -> dict[str, Any]:
     """
     events = storage.read_lines(run / "events.jsonl")
     stages = [_stage(folder) for folder in _stage_folders(run)]
-    config = (run / "config.yaml").read_text(encoding="utf-8", errors="replace") if (run / "config.yaml").is_file() else None
+    config = None
+    if storage.present(run / "config.yaml"):
+        config = storage.read_bytes(run / "config.yaml").decode("utf-8", "replace")
     report: dict[str, Any] = {
         "run": run.absolute().name,
         "headrace_version": __version__,
         "updated": events[-1].get("time") if events else None,
+        "now": now(events),
         "funnel": stages,
         "sources": _sources(run, stages),
         "tokens": _tokens(run, stages),
@@ -68,15 +72,16 @@ def _plain(value: Any) -> Any:
 
 def _stage_folders(run: Path) -> list[Path]:
     """The committed artifact of each stage, in the order of the stages: the one that `current.json` names, else the newest."""
-    named = storage.read_json(run / "data" / "current.json") if (run / "data" / "current.json").is_file() else {}
+    named = storage.read_json(run / "data" / "current.json") if storage.present(run / "data" / "current.json") else {}
     found = []
     for stage in DOCUMENT_STAGES:
-        folders = [path.parent for path in (run / "data" / stage).glob("*/manifest.json")]
+        there = [run / "data" / stage / name for name in storage.names(run / "data" / stage)]
+        folders = [folder for folder in there if storage.present(folder / "manifest.json")]
         current = run / "data" / stage / str(named.get(stage))
         if current in folders:
             found.append(current)
         elif folders and stage not in named:
-            found.append(max(folders, key=lambda folder: (folder / "manifest.json").stat().st_mtime))
+            found.append(max(folders, key=lambda folder: storage.touched(folder)["manifest.json"]))
     return found
 
 
@@ -100,7 +105,7 @@ def _stage(folder: Path) -> dict[str, Any]:
 def _store(run: Path, stages: list[dict[str, Any]]) -> dict[str, Any] | None:
     for stage in stages:
         path = run / "data" / "tokens" / stage["fingerprint"] / "store.json"
-        if stage["stage"] == "tokens" and path.is_file():
+        if stage["stage"] == "tokens" and storage.present(path):
             found: dict[str, Any] = storage.read_json(path)
             return found
     return None
@@ -140,8 +145,8 @@ def _tokens(run: Path, stages: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _model(run: Path) -> dict[str, Any] | None:
     """The model of the newest checkpoint, and how many numbers its weights have."""
-    for path in sorted((run / "train" / "checkpoints").glob("step-*/manifest.json"), reverse=True):
-        manifest = storage.read_json(path)
+    for folder in reversed(_checkpoint_folders(run / "train" / "checkpoints", "manifest.json")):
+        manifest = storage.read_json(folder / "manifest.json")
         weights = [tensor for tensor in manifest["tensors"].values() if tensor["file"].startswith("model")]
         return {
             "parameters": sum(math.prod(tensor["shape"]) for tensor in weights),
@@ -154,8 +159,8 @@ def _model(run: Path) -> dict[str, Any] | None:
 
 def _checkpoints(run: Path) -> list[dict[str, Any]]:
     """Every checkpoint that is there or was scored, by step."""
-    kept = {path.parent.name: path for path in (run / "train" / "checkpoints").glob("step-*/manifest.json")}
-    scored = {path.parent.name: path for path in (run / "eval").glob("step-*/fast.json")}
+    kept = {folder.name: folder / "manifest.json" for folder in _checkpoint_folders(run / "train" / "checkpoints", "manifest.json")}
+    scored = {folder.name: folder / "fast.json" for folder in _checkpoint_folders(run / "eval", "fast.json")}
     found = []
     for name in sorted(kept.keys() | scored.keys(), key=_step):
         entry: dict[str, Any] = {"checkpoint": name, "step": _step(name), "bytes": None, "status": "not scored", "reason": None}
@@ -171,6 +176,10 @@ def _checkpoints(run: Path) -> list[dict[str, Any]]:
             entry |= {key: result.get(key) for key in ("scored_tokens", "seconds")}
         found.append(entry)
     return found
+
+
+def _checkpoint_folders(root: Path, holding: str) -> list[Path]:
+    return [folder for folder in storage.holding(root, holding) if folder.name.startswith("step-")]
 
 
 def _step(name: str) -> int:
@@ -189,7 +198,7 @@ def _scores(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def _baselines(run: Path) -> dict[str, Any] | None:
     path = run / "eval" / "baselines.json"
-    if not path.is_file():
+    if not storage.present(path):
         return None
     result = storage.read_json(path)
     models = [
@@ -205,7 +214,7 @@ def _baselines(run: Path) -> dict[str, Any] | None:
 def _external(run: Path, stages: list[dict[str, Any]], baselines: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Models from outside, by name, that were scored on the run's present text, and on as much of it as the baselines."""
     present = {stage["fingerprint"] for stage in stages if stage["stage"] == "tokens"}
-    results = [storage.read_json(path) for path in sorted((run / "eval" / "external").glob("*.json"))]
+    results = storage.read_all([run / "eval" / "external" / name for name in storage.names(run / "eval" / "external")])
     return [
         {
             **{key: result.get(key) for key in ("name", "architecture", "parameters", "definition")},
@@ -218,12 +227,14 @@ def _external(run: Path, stages: list[dict[str, Any]], baselines: dict[str, Any]
 
 def _files(run: Path) -> list[dict[str, Any]]:
     """Files and bytes below each part of the run's folder."""
-    found = []
-    for path in sorted(run.iterdir() if run.is_dir() else []):
-        if path.name.startswith((storage.ASIDE, "report.")):
+    found: dict[str, dict[str, Any]] = {}
+    for path, size in sorted(storage.sizes(run).items()):
+        names = path.split("/")
+        if names[0].startswith((storage.ASIDE, "report.")):
             continue
-        for part in sorted(path.iterdir()) if path.name in {"data", "train"} and path.is_dir() else [path]:
-            files = [file for file in part.rglob("*") if file.is_file()] if part.is_dir() else [part]
-            size = sum(file.stat().st_size for file in files)
-            found.append({"path": part.relative_to(run).as_posix() + ("/" if part.is_dir() else ""), "files": len(files), "bytes": size})
-    return found
+        depth = 2 if names[0] in {"data", "train"} else 1
+        part = "/".join(names[:depth]) + ("/" if len(names) > depth else "")
+        entry = found.setdefault(part, {"path": part, "files": 0, "bytes": 0})
+        entry["files"] += 1
+        entry["bytes"] += size
+    return [found[part] for part in sorted(found)]

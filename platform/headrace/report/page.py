@@ -68,7 +68,16 @@ def _header(report: dict[str, Any]) -> str:
     return (
         f'<header><p class="brand">Headrace run report</p><h1>{html.escape(report["run"])}</h1><p class="facts">{facts}</p>'
         f'<p class="verdict {html.escape(verdict["state"])}"><b>{STATES[verdict["state"]]}</b>{html.escape(verdict["text"])}</p>'
-        f"{_tiles(report)}</header>"
+        f"{_now(report)}{_tiles(report)}</header>"
+    )
+
+
+def _now(report: dict[str, Any]) -> str:
+    """What was at work when the run was last heard of, with its rate and the time it still takes."""
+    return "".join(
+        f'<p class="now">{html.escape(line["text"])}<small> at {datetime.datetime.fromtimestamp(line["time"], datetime.UTC):%H:%M:%S} UTC'
+        "</small></p>"
+        for line in report["now"]
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,8 @@ def encode(
         StageError: a part would be empty, so there would be nothing to train on or to score.
     """
     inputs = unit_inputs(documents, [*verdicts, split])
-    shutil.copyfile(tokenizer.folder / TOKENIZER, folder / TOKENIZER)
-    read = Tokenizer.from_file(str(folder / TOKENIZER))
+    storage.write_bytes(folder / TOKENIZER, storage.read_bytes(tokenizer.folder / TOKENIZER))
+    read = Tokenizer.from_file(str(storage.local(folder / TOKENIZER)))
     eos = end_of_text(read)
     assert eos is not None
     units = [
@@ -78,7 +77,7 @@ def _refuse_empty(description: dict[str, Any]) -> None:
 
 def encode_unit(unit: dict[str, Any], folder: Path) -> UnitResult:
     """Tokens of one unit's kept documents, a file for each part."""
-    tokenizer = cached_tokenizer(unit["tokenizer"])
+    tokenizer = cached_tokenizer(str(storage.local(unit["tokenizer"])))
     parts, cuts = parts_of(unit), cuts_of(unit)
     held = TokenIds.open(Path(unit["ids"]), unit["id"]) if unit["ids"] else None
     writers = {part: StreamWriter(folder, unit["id"], part, tokenizer.get_vocab_size()) for part in PARTS}
@@ -108,7 +107,7 @@ def encode_unit(unit: dict[str, Any], folder: Path) -> UnitResult:
 
 def _batches(unit: dict[str, Any]) -> Iterator[tuple[int, pa.RecordBatch]]:
     row = 0
-    with pq.ParquetFile(unit["documents"], page_checksum_verification=True) as file:
+    with pq.ParquetFile(storage.local(unit["documents"]), page_checksum_verification=True) as file:
         for batch in file.iter_batches(ROWS, columns=["doc", "text"]):
             yield row, batch
             row += len(batch)

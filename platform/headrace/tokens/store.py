@@ -153,7 +153,7 @@ class TokenStore:
 
     def _map(self, path: Path) -> np.ndarray[Any, Any]:
         if path not in self._maps:
-            self._maps[path] = np.memmap(path, dtype=self._dtype, mode="r")
+            self._maps[path] = np.memmap(storage.local(path), dtype=self._dtype, mode="r")
         return self._maps[path]
 
 

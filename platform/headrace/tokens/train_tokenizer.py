@@ -46,7 +46,7 @@ def make_tokenizer(
         inputs = unit_inputs(documents, [*verdicts, *([split] if split else [])])
         units = [{**unit, "share": share, "seed": seed, "split": split is not None} for unit in inputs]
         records = stage.run_units(sample_unit, units, folder, phase="sample", engine=engine)
-        tokenizer = train_bpe(_sampled(folder / "work" / "sample"), config.vocab_size)
+        tokenizer = train_bpe(_sampled([folder / file["path"] for record in records for file in record["files"]]), config.vocab_size)
     storage.write_bytes(folder / TOKENIZER, json.dumps(json.loads(tokenizer.to_str()), indent=1, ensure_ascii=False).encode())
     eos = end_of_text(tokenizer)
     assert eos is not None
@@ -62,7 +62,7 @@ def sample_unit(unit: dict[str, Any], folder: Path) -> UnitResult:
     sampled = row = 0
     schema = pa.schema([DOCUMENTS.field("text")])
     with (
-        pq.ParquetFile(unit["documents"], page_checksum_verification=True) as file,
+        pq.ParquetFile(storage.local(unit["documents"]), page_checksum_verification=True) as file,
         artifact.table_writer(folder / "work" / "sample" / f"{unit['id']}.parquet", schema) as writer,
     ):
         for batch in file.iter_batches(ROWS, columns=["doc", "text"]):
@@ -76,7 +76,7 @@ def sample_unit(unit: dict[str, Any], folder: Path) -> UnitResult:
     return UnitResult(sampled, sampled)
 
 
-def _sampled(folder: Path) -> Iterator[str]:
-    for path in sorted(folder.glob("*.parquet")):
-        for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(ROWS, columns=["text"]):
+def _sampled(paths: Sequence[Path]) -> Iterator[str]:
+    for path in paths:
+        for batch in pq.ParquetFile(storage.local(path), page_checksum_verification=True).iter_batches(ROWS, columns=["text"]):
             yield from batch["text"].to_pylist()

@@ -14,6 +14,7 @@ What really reaches a worker, in torch 2.13 and Ray 2.60:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
@@ -22,6 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
+
+from headrace import storage
 
 log = logging.getLogger("headrace")
 
@@ -112,6 +115,8 @@ def requested(run: Path) -> Notice:
         if time.monotonic() - looked < LOOK_S:
             return None
         looked = time.monotonic()
-        return f"{path} is there" if path.exists() else None
+        with contextlib.suppress(storage.StorageError):  # a store that is away for a while says nothing
+            return f"{storage.name(path)} is there" if storage.present(path) else None
+        return None
 
     return ask

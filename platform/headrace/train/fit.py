@@ -21,14 +21,17 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from headrace import storage
+from headrace.capacity import most_resources
 from headrace.config import ConfigError
+from headrace.fence import Fenced
 from headrace.train.drain import Drained, Notice, request, requested
 from headrace.train.incidents import incidents, record
 from headrace.train.process import TIMEOUT
 from headrace.train.ray_callback import Witness, preemption
+from headrace.train.ray_group import ClosedTorchConfig
 from headrace.train.save import CheckpointFailed
 from headrace.train.spec import TrainSpec
 from headrace.train.spikes import TrainingDiverged
@@ -40,7 +43,7 @@ POOL = "train"  # logical resource by which a small cluster keeps cores for trai
 START_TIMEOUT_S = 600  # of the wait for room for a group; a loaded machine is slow, and Ray's own 60 s gave up on it
 # A group whose size Ray chose by nodes that have gone meanwhile waits for them in vain; after this it looks again, as often as it takes.
 ELASTIC_START_TIMEOUT_S = 20
-FINAL: dict[str, type[Exception]] = {kind.__name__: kind for kind in (ConfigError, TrainingDiverged, CheckpointFailed, Drained)}
+FINAL: dict[str, type[Exception]] = {kind.__name__: kind for kind in (ConfigError, TrainingDiverged, CheckpointFailed, Drained, Fenced)}
 
 
 class WorkersFailed(RuntimeError):
@@ -65,6 +68,7 @@ def fit(values: dict[str, Any], workers: int, max_failures: int) -> None:
         ConfigError: the cluster is too small; or the worker's own.
         TrainingDiverged, CheckpointFailed: the worker's own; trying again would end the same way.
         Drained: this process was told to go, and the state is saved.
+        Fenced: a newer attempt at this job has begun.
         WorkersFailed: a worker raised another error, or died, more often than `max_failures`.
     """
     spec = TrainSpec.read(values)
@@ -74,20 +78,20 @@ def fit(values: dict[str, Any], workers: int, max_failures: int) -> None:
     patience_s = START_TIMEOUT_S if fewest == workers else ELASTIC_START_TIMEOUT_S
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(patience_s))
     on_gpu, resources = _resources(fewest)
-    request(spec.run).unlink(missing_ok=True)  # it was for the last driver's workers
+    storage.remove(request(spec.run))  # it was for the last driver's workers
     while True:
         trainer = TorchTrainer(
             _on_a_worker,
-            train_loop_config={"spec": values},
-            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=int(TIMEOUT.total_seconds())),
+            train_loop_config={"spec": storage.portable(values)},
+            torch_config=ClosedTorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=int(TIMEOUT.total_seconds())),
             scaling_config=ScalingConfig(
                 num_workers=workers if fewest == workers else (fewest, workers), use_gpu=on_gpu, resources_per_worker=resources
             ),
             run_config=RunConfig(
                 name="train",
-                storage_path=str((spec.run / "train" / "ray").absolute()),
+                storage_path=storage.name((spec.run / "train" / "ray").absolute()),
                 failure_config=FailureConfig(max_failures=max_failures),
-                callbacks=[Witness(spec.run.absolute())],
+                callbacks=[Witness(storage.portable(spec.run.absolute()))],
             ),
         )
         with _passing_on_sigterm(spec):
@@ -97,7 +101,7 @@ def fit(values: dict[str, Any], workers: int, max_failures: int) -> None:
                 raise WorkersFailed(_last_failure(spec, error)) from error
         if ended is None:
             return
-        if ended["type"] != Drained.__name__ or request(spec.run).exists():
+        if ended["type"] != Drained.__name__ or storage.present(request(spec.run)):
             raise FINAL[ended["type"]](ended["message"])
         log.warning("%s The group starts again where there is room.", ended["message"])
 
@@ -108,7 +112,7 @@ def _resources(fewest: int) -> tuple[bool, dict[str, float]]:
     Raises:
         ConfigError: the cluster has not so much for the fewest workers.
     """
-    has = ray.cluster_resources()
+    has = most_resources()
     on_gpu = has.get("GPU", 0) >= fewest
     resources = {"CPU": 1.0, **({"GPU": 1.0} if on_gpu else {}), **({POOL: 1.0} if POOL in has else {})}
     lacking = [
@@ -121,11 +125,12 @@ def _resources(fewest: int) -> tuple[bool, dict[str, float]]:
 
 def _on_a_worker(config: dict[str, Any]) -> dict[str, str] | None:
     """The worker; an error that every rank raises alike and that a restart would meet again is returned, lest Ray tries again."""
+    values = storage.resolved(config["spec"])
     notices: list[Notice] = [preemption]
     if ray.train.get_context().get_world_rank() == 0:  # one asks for all
-        notices.append(requested(TrainSpec.read(config["spec"]).run))
+        notices.append(requested(TrainSpec.read(values).run))
     try:
-        train(config["spec"], notices)
+        train(values, notices)
     except tuple(FINAL.values()) as error:
         return {"type": type(error).__name__, "message": str(error)}
     return None
@@ -153,4 +158,4 @@ def _last_failure(spec: TrainSpec, error: TrainingFailedError) -> str:
     last = next((line["message"] for line in reversed(incidents(spec.run)) if line["event"] == "failure"), None)
     message = last or str(error).strip().splitlines()[-1]
     record(spec.run, "given up", message)
-    return f"{message} (more: {spec.run / 'train' / 'incidents.jsonl'})"
+    return f"{message} (more: {storage.name(spec.run / 'train' / 'incidents.jsonl')})"

@@ -28,8 +28,9 @@ def record(run: Path, event: str, message: str, **about: Any) -> None:
     Every rank, and under Ray Train the controller, may write one: it is a single write to an append-only file. A disk that is full or
     gone costs the line and no more: who writes it has worse to deal with.
     """
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, storage.StorageError):
         storage.append_line(_path(run), {"time": time.time(), "event": event, "message": message, **about})
+        storage.flush(_path(run))  # who writes one may be about to end
 
 
 def incidents(run: Path) -> list[dict[str, Any]]:

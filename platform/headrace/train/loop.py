@@ -6,7 +6,6 @@ import functools
 import gc
 import logging
 import platform
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +17,11 @@ import torch.distributed as dist
 from headrace import __version__, storage
 from headrace.batches import Loader, Order, Sequences, with_replay
 from headrace.checkpoint import committed
-from headrace.checkpoint.canonical import checkpoint_name, step_of
+from headrace.checkpoint.canonical import MANIFEST, checkpoint_name, step_of
 from headrace.checkpoint.interval import Interval
 from headrace.checkpoint.retention import forget, prune
 from headrace.config import ConfigError
+from headrace.fence import Group
 from headrace.model import ModelConfig, flops_per_token
 from headrace.stage import peak_memory
 from headrace.tokens.store import TokenStore
@@ -82,10 +82,19 @@ class Run:
     versions: dict[str, str]
     where: torch.device
     restored: Restored
+    group: Group | None  # rank 0's, which commits for all
 
     @classmethod
     def start(
-        cls, spec: TrainSpec, store: TokenStore, model: ModelConfig, deepspeed: Any, where: torch.device, clock: Clock, drain: Drain
+        cls,
+        spec: TrainSpec,
+        store: TokenStore,
+        model: ModelConfig,
+        deepspeed: Any,
+        where: torch.device,
+        clock: Clock,
+        drain: Drain,
+        group: Group | None,
     ) -> Run:
         """Model, engine and loader, at the step of the newest whole checkpoint; collective."""
         assert spec.train.layout != "auto"
@@ -109,7 +118,8 @@ class Run:
         own_norm = not clips_itself(spec.train, ranks)
         history = spikes.History.read(spec.train.spikes, restored.state.get("recent"))
         stepper = Stepper(engine, ranks, loss, spec.train.optimizer.clip, own_norm, spec.train.spikes, where, drain.asked, history)
-        saver = Saver(spec.checkpoints, ranks.writers, spec.train.checkpoint.asynchronous, functools.partial(_tidy, spec))
+        tidy, refusal = functools.partial(_tidy, spec), group.look if group else lambda: None
+        saver = Saver(spec.checkpoints, ranks.writers, spec.train.checkpoint.asynchronous, tidy, refusal)
         watchdog = Watchdog(spec.run, dist.get_rank(), spec.train.timeout_s)
         versions = {
             "headrace": __version__,
@@ -120,16 +130,18 @@ class Run:
         known = restored.state.get("interval")
         cadence = Cadence(spec.train.checkpoint, restored.step, Interval(*known) if known else None, sum(clock.laps.values()))
         begins = restored.step, restored.windows
-        return cls(spec, store, model, loader, ranks, engine, stepper, saver, watchdog, cadence, *begins, versions, where, restored)
+        return cls(spec, store, model, loader, ranks, engine, stepper, saver, watchdog, cadence, *begins, versions, where, restored, group)
 
     def to_the_end(self) -> None:
         """Take the remaining steps, with a checkpoint every so often and after the last."""
         settings = self.spec.train.checkpoint
         # Rank 0 looks for all: where no gathering holds it up, it may have published before another rank looks.
-        if self.step == 0 and settings.initial and agreed(not (self.spec.checkpoints / checkpoint_name(0)).exists()):
+        if self.step == 0 and settings.initial and agreed(not storage.present(self.spec.checkpoints / checkpoint_name(0) / MANIFEST)):
             self.checkpoint()
         while self.step < self.spec.train.steps:
             result = self.take_step()
+            if result.drain:
+                self.stop_if_replaced()
             if result.drain and self.step < self.spec.train.steps:
                 self.checkpoint()
                 self.finish()
@@ -140,6 +152,12 @@ class Run:
             if self.step == self.spec.train.steps or (self.cadence.due(self.step) and not self.stepper.history.skipped):
                 self.checkpoint()
         self.finish()
+
+    def stop_if_replaced(self) -> None:
+        """Raise Fenced or GroupReplaced on every rank if another attempt or group has begun; collective."""
+        refusal = agreed(self.group.look() if self.group else None)
+        if refusal is not None:
+            raise refusal
 
     def take_step(self) -> StepResult:
         """One optimizer step and its line in metrics.jsonl."""
@@ -169,6 +187,7 @@ class Run:
             TrainingDiverged: it did so too often already.
         """
         self.finish()
+        self.stop_if_replaced()
         settings, root = self.spec.train.spikes, self.spec.checkpoints
         saved = agreed([step_of(folder) for folder in committed(root)])
         last = f"{result.skipped}: loss {result.loss:g}, gradient norm {result.grad_norm:g}"
@@ -177,7 +196,7 @@ class Run:
             return
         if dist.get_rank() == 0:
             for name in forget(root, back.step):  # what comes in its place under the same name owes scores of its own
-                shutil.rmtree(self.spec.run / "eval" / name, ignore_errors=True)
+                storage.remove_tree(self.spec.run / "eval" / name)
             spikes.leave_out(self.spec.run, back.windows)
         dist.barrier()
         message = f"step {self.step}, {last}: back to step {back.step}, and on without the {back.windows[-1].batches} batches since"
@@ -186,6 +205,7 @@ class Run:
         raise Rewind(message)
 
     def record(self, result: StepResult, rate: float, seconds: float, waited: float) -> None:
+        """The step's line, unless the group is replaced: what replaced it takes this step again. All ranks hear of it in the next."""
         batch = self.spec.train.batch.global_batch * self.model.sequence_length
         peak = peak_flops(self.where, self.spec.train.precision)
         speed = batch / seconds
@@ -203,6 +223,8 @@ class Run:
             **({} if scale is None else {"loss_scale": scale["cur_scale"]}),
             **({} if result.skipped is None else {"skipped": result.skipped}),
         }
+        if self.group and self.group.glance():
+            return
         storage.append_line(self.spec.run / "train" / "metrics.jsonl", line)
         if result.skipped not in (None, "overflow"):
             measured = {"loss": result.loss, "grad_norm": result.grad_norm}
@@ -239,6 +261,7 @@ class Run:
         """Wait for the last checkpoint; collective."""
         self.watchdog.beat(self.step, "waiting for a checkpoint", CHECKPOINT_S)
         self.note(self.saver.finish())
+        storage.flush()
 
     def note(self, saved: Saved | None) -> None:
         """A line in checkpoints.jsonl: what a checkpoint cost."""

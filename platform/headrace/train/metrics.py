@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -15,9 +14,8 @@ PEAKS = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "A800":
 
 def drop_after(path: Path, step: int) -> None:
     """Forget the lines of steps behind `step`: a resume takes those steps again. A torn last line goes, too."""
-    if path.is_file():
-        kept = [line for line in storage.read_lines(path) if line["step"] <= step]
-        storage.write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    if storage.is_remote(path) or path.is_file():
+        storage.rewrite_lines(path, [line for line in storage.read_lines(path) if line["step"] <= step])
 
 
 def peak_flops(where: torch.device, precision: str) -> float | None:

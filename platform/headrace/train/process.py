@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NoReturn
 
+import psutil
 import torch
 import torch.distributed as dist
 
 from headrace.config import ConfigError
+from headrace.train.rendezvous import listening_store
 
 TIMEOUT = timedelta(minutes=65)  # longer than the slowest checkpoint; a peer that hangs is found by the watchdog long before
 
@@ -32,6 +34,17 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     return torch.device("cpu")
+
+
+def choose_interface(address: str) -> None:
+    """Have gloo meet its peers over the interface that has this node's address.
+
+    By itself it takes that of the address which the machine's name resolves to. On many machines this is the loopback interface, over which
+    no other node is met.
+    """
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(each.address == address for each in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 def join(where: torch.device) -> None:
@@ -67,7 +80,7 @@ def narrow(world: int) -> bool:
         return True
     rank, backend = dist.get_rank(), dist.get_backend()
     host = os.environ.get("MASTER_ADDR", "127.0.0.1")
-    store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT) if rank == 0 else None
+    store = listening_store(host, TIMEOUT) if rank == 0 else None
     port = agreed(store.port if store else None)
     dist.barrier()
     dist.destroy_process_group()

@@ -12,14 +12,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.exceptions import RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 from ray.train.v2._internal.execution.callback import WorkerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus
 
+from headrace import storage
 from headrace.train import drain
 from headrace.train.incidents import record, root_cause
+from headrace.train.process import choose_interface
 from headrace.train.watchdog import LOOK_S, signs_of_life, silent_ranks
 
 log = logging.getLogger("headrace")
@@ -30,10 +33,18 @@ PATIENCE_S = 4.0  # Ray kills a worker 5 s after it asked it to shut down (.../w
 class Witness(WorkerGroupCallback, WorkerCallback):
     """One object of it lives in the controller, and a copy in each worker."""
 
-    def __init__(self, run: Path) -> None:
-        self._run = run
+    def __init__(self, run: Path | str) -> None:
+        """
+        Args:
+            run: the run's folder, as `storage.portable` has it.
+        """
+        self._place = run
         self._processes: dict[int, int] = {}  # process id of each rank
         self._failures = 0
+
+    @property
+    def _run(self) -> Path:
+        return Path(storage.resolved(self._place))
 
     # In the controller.
 
@@ -70,6 +81,7 @@ class Witness(WorkerGroupCallback, WorkerCallback):
 
     def after_init_train_context(self) -> None:
         drain.listen()
+        choose_interface(ray.util.get_node_ip_address())
 
     def before_worker_shutdown(self) -> None:
         """Ray Train ends this group: because it is done, because another rank failed, or to start one of another size.

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from headrace import storage
 from headrace.checkpoint.canonical import checkpoint_name
 from headrace.checkpoint.write import Draft, Files, Kind, Part
 from headrace.train.process import agreed
@@ -52,21 +53,28 @@ class Saver:
     """
 
     def __init__(
-        self, root: Path, writers: Sequence[int] = (0,), asynchronous: bool = True, published: Callable[[Path], object] | None = None
+        self,
+        root: Path,
+        writers: Sequence[int] = (0,),
+        asynchronous: bool = True,
+        published: Callable[[Path], object] | None = None,
+        refusal: Callable[[], Exception | None] = lambda: None,
     ) -> None:
         """
         Args:
             root: the folder of the run's checkpoints, the same storage on every node.
             writers: the ranks that keep tensors, rank 0 first.
             published: called on rank 0, in the background, once a checkpoint is published.
+            refusal: called on rank 0, in the background, before that: what to raise on every rank instead of publishing.
         """
         if writers[0] != 0:
             raise ValueError(f"writers = {list(writers)}: rank 0 publishes and must be the first of them.")
         self._root, self._writers, self._asynchronous, self._published = root, tuple(writers), asynchronous, published
+        self._refusal = refusal
         self._rank = dist.get_rank()
         self._memory = HostMemory(pinned=torch.cuda.is_available())
         self._thread: threading.Thread | None = None
-        self._outcome: Saved | str | None = None  # rank 0's: of the last checkpoint, or why there is none; None: told already
+        self._outcome: Saved | str | Exception | None = None  # rank 0's: of the last checkpoint, or why there is none; None: told already
         self._stall_s = self._waited_s = 0.0
         self._silence_s = SILENCE_S
 
@@ -131,14 +139,16 @@ class Saver:
         outcome, token = self._outcome, ""
         self._outcome = None
         waited = time.perf_counter() - started
-        if self._rank == 0 and step is not None and not isinstance(outcome, str):
+        if self._rank == 0 and step is not None and not isinstance(outcome, str | Exception):
             try:
                 token = Draft.begin(self._root, step).token
-            except OSError as error:
+            except (OSError, storage.StorageError) as error:
                 outcome = self._complaint(step, str(error))
         if isinstance(outcome, Saved):
             outcome = replace(outcome, stall_s=self._stall_s, waited_s=self._waited_s)
         found, token = agreed((outcome, token))
+        if isinstance(found, Exception):
+            raise found
         if isinstance(found, str):
             raise CheckpointFailed(found)
         self._waited_s = waited
@@ -175,7 +185,7 @@ class Saver:
         """One rank's background thread."""
         started = time.perf_counter()
         writer = self._writers.index(self._rank)
-        files = Files(draft.folder, writer, len(self._writers))
+        files = Files(draft, writer, len(self._writers))
         try:
             if failure is not None:
                 raise MemoryError(failure)
@@ -185,26 +195,27 @@ class Saver:
             part = files.part(names)
         except Exception as error:
             part = Part(error=_told(error))
-            with contextlib.suppress(
-                OSError
-            ):  # a disk that takes nothing may give nothing back, either; the draft goes with the next start
+            # A disk that takes nothing may give nothing back, either; the draft goes with the next start.
+            with contextlib.suppress(OSError, storage.StorageError):
                 files.discard()
         if writer > 0:
             try:
                 draft.record(writer, part)
-            except OSError as error:
+            except (OSError, storage.StorageError) as error:
                 log.error("%s: rank %d could not tell that it is through: %s", draft.final, self._rank, error)
             return
         self._outcome = outcome = self._publish(draft, step, part, about, tokenizer, started)
-        if isinstance(outcome, str):
+        if isinstance(outcome, str | Exception):
             log.error("%s", outcome)
         elif self._published is not None:
             try:
                 self._published(outcome.folder)
-            except OSError as error:  # the checkpoint itself is safe
+            except (OSError, storage.StorageError) as error:  # the checkpoint itself is safe
                 log.warning("%s: what follows its publication failed: %s", outcome.folder, error)
 
-    def _publish(self, draft: Draft, step: int, part: Part, about: Mapping[str, Any], tokenizer: Path, started: float) -> Saved | str:
+    def _publish(
+        self, draft: Draft, step: int, part: Part, about: Mapping[str, Any], tokenizer: Path, started: float
+    ) -> Saved | str | Exception:
         """Rank 0's part of the end: wait for the others, and publish what all of them wrote, or say why not."""
         others = {writer: f"rank {rank}" for writer, rank in enumerate(self._writers) if writer > 0}
         try:
@@ -212,12 +223,14 @@ class Saver:
             errors = [f"{part.error} (rank {rank})" for rank, part in zip(self._writers, parts) if part.error is not None]
             if errors:
                 return self._complaint(step, "; ".join(errors))
+            if (refusal := self._refusal()) is not None:
+                return refusal
             folder = draft.publish(parts, about, tokenizer)
-            size = sum(path.stat().st_size for path in folder.iterdir())
+            size = sum(storage.sizes(folder).values())
         except Exception as error:
             return self._complaint(step, _told(error))
         finally:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, storage.StorageError):
                 draft.discard()
         return Saved(step, folder, size, time.perf_counter() - started)
 
@@ -227,7 +240,8 @@ class Saver:
 
 def _told(error: Exception) -> str:
     """An error in one line; of one that we did not foresee also its type."""
-    return str(error) if isinstance(error, OSError | MemoryError | ValueError) else f"{type(error).__name__}: {error}"
+    foreseen = OSError | MemoryError | ValueError | storage.StorageError
+    return str(error) if isinstance(error, foreseen) else f"{type(error).__name__}: {error}"
 
 
 class HostMemory:

@@ -114,21 +114,22 @@ class Origin(Config):
         if self.tokens is None:
             return f"{self.folder} is a model without its data; set train.start.replay=0, and name the old text among the sources."
         run = self.folder.parents[2]
-        breaches = Artifact.open(self.tokens).breaches() if (self.tokens / MANIFEST).is_file() else [f"{self.tokens}: not there any more"]
+        kept = storage.present(self.tokens / MANIFEST)
+        breaches = Artifact.open(self.tokens).breaches() if kept else [f"{self.tokens}: not there any more"]
         again = f"`headrace data {run / 'config.yaml'}` makes the old run's tokens again, or set train.start.replay=0."
         return f"{breaches[0]}; {again}" if breaches else None
 
     def unchanged(self) -> bool:
         """Whether the folder holds what was looked up."""
         if self.step is not None:
-            return (self.folder / MANIFEST).is_file() and _manifest_digest(self.folder) == self.digest
+            return storage.present(self.folder / MANIFEST) and _manifest_digest(self.folder) == self.digest
         with HuggingFaceReader(self.folder) as reader:
             return _stamp(reader.files) == self.stamp or reader.digest() == self.digest
 
     @property
     def tokenizer_file(self) -> Path:
         """What tokens.tokenizer is to be set to: retention leaves the data alone, but a checkpoint goes in time."""
-        kept = self.tokens is not None and (self.tokens / TOKENIZER).is_file()
+        kept = self.tokens is not None and storage.present(self.tokens / TOKENIZER)
         return (self.tokens if kept and self.tokens else self.folder) / TOKENIZER
 
     @property
@@ -147,18 +148,19 @@ def resolve(start: Start, run: Path) -> Origin:
     """
     folder, step = place(start.checkpoint)
     said = f"train.start.checkpoint = {start.checkpoint!r}"
-    if (folder / "train" / "checkpoints").is_dir() or (folder / "config.yaml").is_file():
+    if storage.names(folder / "train" / "checkpoints") or storage.present(folder / "config.yaml"):
         if folder.resolve() == run.resolve():
             raise ConfigError(f"{said}: is this run itself, which goes on from its checkpoints as it is; set train.start=null.")
         try:
             return _of_run(find(folder, step), _asked(start))
         except CheckpointError as error:
             raise ConfigError(f"{said}: {error}") from None
-    if step is None and (folder / CONFIG).is_file():
+    if step is None and storage.present(folder / CONFIG):
         return _of_model(folder, _asked(start))
-    if NAME.fullmatch(folder.name) and (folder / MANIFEST).is_file():
+    if NAME.fullmatch(folder.name) and storage.present(folder / MANIFEST):
         raise ConfigError(f"{said}: a checkpoint is named by its run: train.start.checkpoint={folder.parents[2]}@{step_of(folder)}.")
-    why = "neither a run's checkpoints (train/checkpoints) nor a model (config.json) is there" if folder.exists() else "no such folder"
+    there = folder.exists() or storage.names(folder)
+    why = "neither a run's checkpoints (train/checkpoints) nor a model (config.json) is there" if there else "no such folder"
     raise ConfigError(f"{said}: {why}; {WAYS}. Models are never fetched.")
 
 
@@ -171,10 +173,10 @@ def recorded(start: Start, run: Path) -> Origin:
         ConfigError: see `resolve`.
     """
     path = _path(run)
-    if path.is_file():
-        found = Origin.model_validate(storage.read_json(path))
+    if storage.present(path):
+        found = Origin.model_validate(storage.resolved(storage.read_json(path)))
         begun = bool(committed(run / "train" / "checkpoints"))
-        if found.asked == _asked(start) and (begun or (found.folder.is_dir() and found.unchanged())):
+        if found.asked == _asked(start) and (begun or (_is_there(found.folder) and found.unchanged())):
             return found
     return resolve(start, run)
 
@@ -182,7 +184,7 @@ def recorded(start: Start, run: Path) -> Origin:
 def record(start: Start, run: Path) -> Origin:
     """`recorded`, and keep it in RUN/train/start.json; for the run's one driver, once it knows that the run may go on so."""
     origin = recorded(start, run)
-    storage.note(_path(run), storage.as_json(origin.model_dump(mode="json")))
+    storage.note(_path(run), storage.as_json(storage.portable(origin.model_dump(mode="json"))))
     return origin
 
 
@@ -214,7 +216,7 @@ def tokenizer_digest(path: Path) -> str:
         ConfigError: the file holds none.
     """
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(storage.local(path)))
     except Exception as error:  # the library raises its own bare Exception
         raise ConfigError(f"{path}: {error}; it should be a tokenizer.json.") from None
     # How a text is cut or filled up to a length is no property of its tokens; the data stages do neither.
@@ -251,9 +253,13 @@ def _other_tokenizer(tokens: Tokens, origin: Origin) -> list[str]:
     return []
 
 
+def _is_there(folder: Path) -> bool:
+    return folder.is_dir() or storage.is_remote(folder)
+
+
 def _asked(start: Start) -> str:
     folder, step = place(start.checkpoint)
-    return str(folder) if step is None else f"{folder}@{step}"
+    return storage.name(folder) if step is None else f"{storage.name(folder)}@{step}"
 
 
 def _of_run(checkpoint: Path, asked: str) -> Origin:

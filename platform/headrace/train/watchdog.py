@@ -126,6 +126,8 @@ class Watchdog:
             self._sign(beat, waited_s)
         signs = signs_of_life(self._run, self._world)
         silent = sorted(silent_ranks(before, signs, self._world) - {self._rank})
+        if storage.is_remote(self._run):  # signs stay on their machine then: of another's ranks nothing is known
+            silent = [rank for rank in silent if rank in signs]
         elsewhere = {
             rank: sign
             for rank, sign in signs.items()
@@ -171,7 +173,9 @@ class Watchdog:
                 )
                 file.flush()
                 faulthandler.dump_traceback(file=file, all_threads=True)
-        except OSError:
+            if storage.is_remote(path):
+                storage.write_bytes(path, path.read_bytes())
+        except (OSError, storage.StorageError):
             faulthandler.dump_traceback(file=_standard_error(), all_threads=True)
             return None
         return path
@@ -232,7 +236,7 @@ def _count(sign: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _sign_path(run: Path, rank: int) -> Path:
-    return run / "train" / "alive" / f"rank-{rank}.json"
+    return storage.machine(run) / "train" / "alive" / f"rank-{rank}.json"
 
 
 def _standard_error() -> int:

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from headrace import fence
 from headrace.config import ConfigError
 from headrace.tokens.store import TokenStore
 from headrace.train.drain import Drain, Drained, Notice
 from headrace.train.loop import Clock, Rewind, Run
 from headrace.train.place import settled
-from headrace.train.process import device, import_deepspeed, join, leave, narrow, refusing_together
+from headrace.train.process import agreed, device, import_deepspeed, join, leave, narrow, refusing_together
 from headrace.train.spec import TrainSpec
 
 log = logging.getLogger("headrace")
@@ -40,6 +41,7 @@ def train(values: dict[str, Any], notices: Sequence[Notice] = ()) -> None:
         TrainingDiverged: too many steps in a row were no good, more often than training may go back.
         CheckpointFailed: a checkpoint could not be written.
         Drained: a worker was asked to go; the state is saved, and the same command goes on.
+        Fenced, GroupReplaced: a newer attempt, or a newer group of workers, trains this run.
     """
     clock = Clock()
     spec = TrainSpec.read(values)
@@ -55,9 +57,10 @@ def train(values: dict[str, Any], notices: Sequence[Notice] = ()) -> None:
     if not narrow(place.used):
         log.info("this worker has no part in the layout: %s", "; ".join(place.explanation))
         return
-    with Drain(notices) as drain:
+    group = _claimed(spec.run)
+    with Drain([*notices, *([group.glance] if group else [])]) as drain:
         while True:
-            run = Run.start(spec, store, model, deepspeed, where, clock, drain)
+            run = Run.start(spec, store, model, deepspeed, where, clock, drain, group)
             if dist.get_rank() == 0:
                 run.record_start(clock, place)
             try:
@@ -71,6 +74,24 @@ def train(values: dict[str, Any], notices: Sequence[Notice] = ()) -> None:
             return
 
 
+def _claimed(run: Path) -> fence.Group | None:
+    """The claim of this group of workers, on rank 0; collective. From now on no group before it can commit.
+
+    Raises:
+        Fenced: on every rank; a newer attempt at training has begun.
+    """
+    group, refusal = None, None
+    if dist.get_rank() == 0:
+        try:
+            group = fence.Group.claim(run)
+        except fence.Fenced as error:
+            refusal = error
+    refusal = agreed(refusal)
+    if refusal is not None:
+        raise refusal
+    return group
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("spec", type=Path, help="JSON file of TrainSpec.plain()")
@@ -81,6 +102,9 @@ def main() -> None:
     except Drained as notice:
         log.warning("%s", notice)
         code = 75
+    except (fence.Fenced, fence.GroupReplaced) as error:
+        log.warning("%s; this worker ends", error)
+        code = fence.EXIT_CODE
     except ConfigError as error:
         log.error("%s", error)
         code = 2

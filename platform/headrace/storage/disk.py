@@ -1,4 +1,4 @@
-"""Files of a run: written aside and published whole, so that a reader never sees half of one."""
+"""Files on this machine's disk: written aside and published whole, so that a reader never sees half of one."""
 
 from __future__ import annotations
 
@@ -81,48 +81,13 @@ def names(folder: Path) -> list[str]:
     """Names of what is published in a folder, in order; none where there is no folder."""
     try:
         return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(ASIDE))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def present(path: Path) -> bool:
-    """Whether a file is published under that name."""
-    return path.is_file()
-
-
-def remove(path: Path) -> None:
-    """Take a file away, if it is there."""
-    path.unlink(missing_ok=True)
-
-
-def note(path: Path, content: bytes) -> None:
-    """`write_bytes`, unless the file says so already: a command that finds nothing to do touches nothing."""
-    if not path.is_file() or path.read_bytes() != content:
-        write_bytes(path, content)
 
 
 def as_json(value: Any) -> bytes:
     """JSON with sorted keys: equal values give equal bytes."""
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Publish a JSON file."""
-    write_bytes(path, as_json(value))
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is no JSON, with its path.
-    """
-    content = path.read_bytes()
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); delete the file to have it made again.") from None
 
 
 def append_line(path: Path, value: Any) -> None:
@@ -139,10 +104,13 @@ def append_line(path: Path, value: Any) -> None:
 
 def read_lines(path: Path) -> list[Any]:
     """Every whole JSON line of a file; a torn last line, as a killed writer leaves it, is passed over."""
-    if not path.is_file():
-        return []
+    return parsed(path.read_bytes()) if path.is_file() else []
+
+
+def parsed(content: bytes) -> list[Any]:
+    """The whole JSON lines in some bytes."""
     found = []
-    for line in path.read_bytes().split(b"\n"):
+    for line in content.split(b"\n"):
         with contextlib.suppress(ValueError):
             if line:
                 found.append(json.loads(line))

@@ -8,13 +8,14 @@ import pytest
 
 from headrace.config import ConfigError
 from headrace.control.exits import exit_code, sentence
-from headrace.ingest import object_store, objects
+from headrace.ingest import objects
 from headrace.ingest.documents import ingest_unit
 from headrace.ingest.files import find_files
 from headrace.ingest.listing import plan_units
-from headrace.ingest.object_store import StorageError
 from headrace.ingest.objects import StoredObject, open_place
 from headrace.ingest.source import Source
+from headrace.storage import object_store
+from headrace.storage.object_store import StorageError
 
 NAMES = ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.jsonl.lz4", "a.txt", "a.warc.gz", "a.warc", "a.parquet"]
 TWO = b'{"text": "one"}\n{"text": "two"}\n'

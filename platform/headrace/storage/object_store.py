@@ -1,4 +1,4 @@
-"""The store that objects lie in, S3 or one that speaks its protocol: this process's client, and what the store's errors mean.
+"""S3, or a store that speaks its protocol: this process's client, and what the store's errors mean.
 
 Region, endpoint (AWS_ENDPOINT_URL for MinIO, R2, ...) and credentials are found by boto3's own chain on the node that reads; none of them
 is part of a configuration.
@@ -33,7 +33,7 @@ def client(place: str) -> Any:
     try:
         from botocore.exceptions import BotoCoreError
     except ModuleNotFoundError:
-        raise ConfigError(f"{place}: to read from S3, pip install 'headrace[s3]' (boto3) on every node.") from None
+        raise ConfigError(f"{place}: for s3:// paths, pip install 'headrace[s3]' (boto3) on every node.") from None
     try:
         return connected()
     except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no URL

@@ -1,0 +1,111 @@
+"""Runs on a cluster that has a head alone at first, under Ray's own autoscalers; nodes are processes, in namespaces of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from headrace.capacity import growth
+from headrace.cluster.rig import NAMESPACES, obstacle
+from headrace.pipeline import curate
+from headrace.run import load_run
+
+SCRIPT = Path(__file__).with_name("run_autoscaling.py")
+FULL = os.environ.get("HEADRACE_FAULTS") == "full"
+TEXT = "the river ran past an old mill and its wheel turned slowly while grain became flour for bread that fed many people in town"
+WORDS = tuple(TEXT.split())
+DATA = {"resources": {"CPU": 1, "data": 1}, "labels": {"pool": "data"}, "max_workers": 2}
+SPOT = {"resources": {"CPU": 1, "data": 1, "spot": 1}, "labels": {"pool": "data"}, "max_workers": 2}
+TRAIN = {"resources": {"CPU": 2, "train": 2}, "labels": {"pool": "train"}, "max_workers": 2}
+
+
+@pytest.fixture(scope="module")
+def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, dict[str, Any]], Path]:
+    """A function of a run's name and of its cluster that gives its configuration file; about fifty units a stage."""
+    folder = tmp_path_factory.mktemp("autoscaling")
+    draw = random.Random(7)
+    texts = [" ".join(draw.choice(WORDS) + draw.choice(["", "s", "ed", ","]) for _ in range(draw.randrange(80, 240))) for _ in range(3000)]
+    (folder / "a.jsonl").write_text("".join(json.dumps({"id": f"d{number}", "text": text}) + "\n" for number, text in enumerate(texts)))
+
+    def configure(name: str, cluster: dict[str, Any]) -> Path:
+        values = {
+            "out": str(folder / name / "run"),
+            "unit_bytes": 65536,
+            "sources": [{"name": "mill", "kind": "prose", "path": str(folder / "a.jsonl"), "filters": []}],
+            "tokens": {"vocab_size": 384, "sequence_length": 32},
+            "train": {"num_workers": 2},
+            "cluster": cluster,
+        }
+        (folder / name).mkdir()
+        (folder / name / "config.yaml").write_text(yaml.safe_dump(values))
+        return folder / name / "config.yaml"
+
+    return configure
+
+
+@pytest.fixture
+def autoscaled(configured: Any, needs: Callable[[str, str | None], None]) -> Callable[..., dict[str, Any]]:
+    """A function that brings the data of a run up on a cluster of these node types, and tells how it went."""
+    needs("namespaces", obstacle())
+
+    def run(name: str, version: int, types: dict[str, Any], fails: list[str], until: str | None = None) -> dict[str, Any]:
+        path = configured(name, {"address": "http://127.0.0.1:8265"})
+        totals = {
+            name: sum(each["max_workers"] * each["resources"].get(name, 0) for each in types.values()) for name in ("CPU", "data", "train")
+        }
+        command = [sys.executable, "-m", "headrace.cli", "data", str(path)]
+        spec = {"version": version, "types": types, "fails": fails, "labels": growth(totals), "command": command, "until": until}
+        (path.parent / "spec.json").write_text(json.dumps(spec))
+        done = subprocess.run([*NAMESPACES, sys.executable, str(SCRIPT), str(path.parent)], capture_output=True, text=True, timeout=400)
+        assert (path.parent / "told.json").exists(), done.stdout + done.stderr
+        told: dict[str, Any] = json.loads((path.parent / "told.json").read_text())
+        print(f"version {version}: {told['seconds']} s, then {told['back']} s to the head alone; {told['seen']}")
+        return told | {"run": path.parent / "run"}
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def alone(configured: Any) -> Path:
+    """The same data made in this process."""
+    config = load_run(configured("alone", {"data_engine": "local", "cpus": 2}))
+    curate(config, "local")
+    return config.folder
+
+
+@pytest.mark.parametrize("version", [2, 1])
+def test_a_run_begins_on_a_head_alone_grows_to_the_most_and_shrinks_again(version: int, autoscaled: Any, alone: Path) -> None:
+    if version == 1 and not FULL:
+        pytest.skip("`make faults` runs the older autoscaler, too")
+    told = autoscaled(f"grows-{version}", version, {"spot": SPOT, "data": DATA, "train": TRAIN}, ["spot"])
+    assert told["code"] == 0, told["said"]
+    counted = [count for _, count in told["seen"]]
+    assert counted[0] == {} and counted[-1] == {}, counted
+    assert max(count.get("data", 0) for count in counted) == 2, "as many as it may be and no more"
+    assert all("spot" not in count for count in counted), "which were not to be had"
+    if version == 2:  # the older one does not look at labels, and may meet a request for bare CPUs with any type of node
+        assert all("train" not in count for count in counted), "no stage of the data is a reason for a node of another pool"
+    assert told["workers"] >= 2, "units went to nodes as they came; one that was idle for a while may have been another again"
+    stages = [path.name for path in (alone / "data").iterdir() if path.is_dir()]
+    assert {"ingest", "tokens"} <= set(stages)
+    for stage in stages:
+        ours, theirs = ([path.read_bytes() for path in (run / "data" / stage).glob("*/manifest.json")] for run in (told["run"], alone))
+        assert ours == theirs, stage
+
+
+@pytest.mark.parametrize("version", [2, 1])
+def test_it_says_what_it_waits_for(version: int, autoscaled: Any) -> None:
+    if not FULL:
+        pytest.skip("`make faults` runs this")
+    told = autoscaled(f"waits-{version}", version, {"spot": SPOT, "train": TRAIN}, ["spot"], until="waiting for nodes")
+    assert "waiting for nodes: none has room for {" in told["said"], told["said"]
+    assert "spot" in told["said"].partition("waiting for nodes")[2]

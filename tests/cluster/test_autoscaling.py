@@ -30,10 +30,10 @@ TRAIN = {"resources": {"CPU": 2, "train": 2}, "labels": {"pool": "train"}, "max_
 
 @pytest.fixture(scope="module")
 def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, dict[str, Any]], Path]:
-    """A function of a run's name and of its cluster that gives its configuration file; about fifty units a stage."""
+    """A function of a run's name and of its cluster that gives its configuration file; about a hundred units a stage."""
     folder = tmp_path_factory.mktemp("autoscaling")
     draw = random.Random(7)
-    texts = [" ".join(draw.choice(WORDS) + draw.choice(["", "s", "ed", ","]) for _ in range(draw.randrange(80, 240))) for _ in range(3000)]
+    texts = [" ".join(draw.choice(WORDS) + draw.choice(["", "s", "ed", ","]) for _ in range(draw.randrange(80, 240))) for _ in range(6000)]
     (folder / "a.jsonl").write_text("".join(json.dumps({"id": f"d{number}", "text": text}) + "\n" for number, text in enumerate(texts)))
 
     def configure(name: str, cluster: dict[str, Any]) -> Path:

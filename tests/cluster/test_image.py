@@ -15,7 +15,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "cluster" / "Dockerfile").read_text()
 LOCK = (ROOT / "cluster" / "requirements.lock").read_text()
-EXTRAS = ("evaluate", "s3")
+EXTRAS = ("evaluate", "s3", "gs")
 IMAGE = {"python_version": "3.11", "sys_platform": "linux", "platform_machine": "x86_64", "platform_system": "Linux"}
 
 

@@ -34,7 +34,7 @@ from headrace.storage import ASIDE
 from headrace.train.incidents import incidents
 from headrace.train.spec import train_spec
 
-pytestmark = pytest.mark.timeout(1500)  # of a machine that does much else; an idle one takes about four minutes
+pytestmark = pytest.mark.timeout(1500)  # of a machine that does much else; an idle one takes an estimated four minutes
 
 SCRIPT = Path(__file__).with_name("run_keyed.py")
 WORKERS = ("n2", "n3", "n4")
@@ -264,6 +264,8 @@ def test_it_ends_as_the_run_that_nothing_befell(harmed: Run, unharmed: Path, sam
 
 
 def test_each_loss_is_recovered_from_within_a_minute(harmed: Run) -> None:
+    if not harmed.faults.full:
+        pytest.skip("`make faults` holds seconds against what is promised, on a machine with nothing else to do")
     cuts = {name: seconds for name, seconds in harmed.recovered.items() if "cut off" in name}
     assert len(cuts) == 2 and all(seconds < RECOVERY_S for seconds in cuts.values()), cuts
 

@@ -62,7 +62,7 @@ def program(needs: Callable[[str, str | None], None]) -> Callable[[str], str]:
     return find
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def rig(needs: Callable[[str, str | None], None]) -> Iterator[Any]:
     """A Ray cluster of a head and three workers of one core each, every node with a network of its own (headrace.cluster.rig)."""
     from headrace.cluster.rig import obstacle, raised

@@ -70,7 +70,8 @@ def digests(config):
 def submit(running, name, *command):
     from ray.job_submission import JobSubmissionClient
 
-    client = JobSubmissionClient(running.address)
+    # Ray keeps the first token that a process showed, and this one has had other clusters.
+    client = JobSubmissionClient(running.address, headers={"Authorization": f"Bearer {Path(running.token_path).read_text()}"})
     runtime_env = {"env_vars": {"HEADRACE_SUBMISSION": name}}
     client.submit_job(entrypoint=" ".join(map(str, command)), submission_id=name, runtime_env=runtime_env)
     return client

@@ -77,7 +77,7 @@ def decontaminated(tmp_path):
     ]
     folder = tmp_path / "decontaminated"
     artifact.write_table(pa.table(table_of(rows)), folder / "items" / "all.parquet")
-    storage.write_json(folder / "manifest.json", {"fingerprint": "abcd"})
+    storage.write_json(folder / "manifest.json", {"fingerprint": "abcd", "units": []})
     return Artifact.open(folder)
 
 

@@ -172,6 +172,12 @@ class Run:
         print(f"{name}: {self.recovered[name]:.1f} s")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def are_wanted(faults: Any) -> None:
+    if not faults.full:
+        pytest.skip("`make faults` runs these")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("nodes")
@@ -264,8 +270,6 @@ def test_it_ends_as_the_run_that_nothing_befell(harmed: Run, unharmed: Path, sam
 
 
 def test_each_loss_is_recovered_from_within_a_minute(harmed: Run) -> None:
-    if not harmed.faults.full:
-        pytest.skip("`make faults` holds seconds against what is promised, on a machine with nothing else to do")
     cuts = {name: seconds for name, seconds in harmed.recovered.items() if "cut off" in name}
     assert len(cuts) == 2 and all(seconds < RECOVERY_S for seconds in cuts.values()), cuts
 
@@ -281,8 +285,6 @@ def plain_sums(rows: pa.Table) -> pa.Table:
 
 
 def test_a_keyed_stage_bears_a_node_that_is_killed_and_one_that_is_cut_off(rig: Any, faults: Any, tmp_path: Path) -> None:
-    if not faults.full:
-        pytest.skip("`make faults` runs this; tests/test_shuffle.py has a node killed in the midst of a keyed stage")
     generator = np.random.default_rng(0)
     for number in range(6):
         columns = {"key": generator.integers(0, 500, 3000), "value": generator.integers(0, 100, 3000)}

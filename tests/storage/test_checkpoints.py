@@ -36,14 +36,14 @@ def write(root, step, tokenizer, writers=2):
 
     def by(number):
         draft = Draft(root, step, begun.token)  # as on another node, which knows the token alone
-        if draft.remote:
-            shutil.rmtree(draft.folder, ignore_errors=True)
         files = Files(draft, number, writers)
         for kind, name, tensor in TENSORS[number::writers]:
             files.add(kind, name, tensor + step)
         files.finish()
         return files.part([name for _, name, _ in TENSORS])
 
+    if begun.remote:
+        shutil.rmtree(begun.folder)  # as on another node, where nobody made it
     others = [threading.Thread(target=lambda number=number: begun.record(number, by(number))) for number in range(1, writers)]
     for other in others:
         other.start()

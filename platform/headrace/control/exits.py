@@ -24,6 +24,8 @@ log = logging.getLogger("headrace")
 # Ray Data hands over the text of a worker's error and not its causes; of these the sentence is found in it.
 TOLD_BY_WORKERS = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (ConfigError, StorageError)}
 BEAT_S = 5.0
+FULL = ("No space left on device", "Disk quota exceeded")
+SPILL_FULL = "local disk's utilization is over capacity"  # of ray.exceptions.OutOfDiskError
 DONE, FAILED, CONFIGURATION, GATE, RETRY, INTERRUPTED = 0, 1, 2, 3, 75, 130
 
 
@@ -47,7 +49,7 @@ def exit_code(error: BaseException) -> int:
         if isinstance(link, StorageError):
             return RETRY
         # Ray wraps a worker's error in its own and may keep only its text.
-        if storage.is_full(link) or "No space left on device" in str(link) or "Disk quota exceeded" in str(link):
+        if storage.is_full(link) or any(words in str(link) for words in (*FULL, SPILL_FULL)):
             return RETRY
         if isinstance(link, KeyboardInterrupt):
             return INTERRUPTED
@@ -59,6 +61,11 @@ def sentence(error: BaseException) -> str:
     for link in _chain(error):
         if isinstance(link, ConfigError | QualityGateError | StageError | StorageError | RunError):
             return str(link)
+    if any(SPILL_FULL in str(link) for link in _chain(error)):
+        return (
+            "a node's object store is full, and so is the disk that Ray spills to; free some space there, or start the nodes with "
+            "--object-spilling-directory=FOLDER on a larger disk, and run the same command again: what is done stays done."
+        )
     if exit_code(error) == RETRY:
         full = next((link for link in _chain(error) if storage.is_full(link)), error)
         place = getattr(full, "filename", None)

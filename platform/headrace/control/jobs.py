@@ -243,8 +243,10 @@ def _connect(running: Running) -> Api:
             # Ray's client waits for ever by itself, and a driver on the far side of a partition with it.
             return super()._do_request(method, endpoint, timeout=REQUEST_TIMEOUT_S, **more)
 
+    # Ray keeps the first token that a process ever showed; this one may have talked to another cluster before.
+    shown = {"Authorization": f"Bearer {Path(running.token_path).read_text().strip()}"} if running.token_path else None
     try:
-        return Client(running.address)
+        return Client(running.address, headers=shown)
     except ConnectionError:
         raise StageError(f"{running.address}: nobody answers there; is the cluster up, and is this the address of its dashboard?") from None
     except Exception as error:

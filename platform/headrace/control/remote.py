@@ -11,6 +11,7 @@ import http.client
 import json
 import socket
 import ssl
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from headrace.control import cluster
 from headrace.control.exits import RETRY, RunError
 
 TIMEOUT_S = 30.0
+NODES_S = 30.0  # until a dashboard knows its nodes
 TOKEN_SOURCES = "RAY_AUTH_TOKEN_PATH=FILE, RAY_AUTH_TOKEN=TOKEN or ~/.ray/auth_token"
 
 
@@ -139,8 +141,11 @@ class Remote:
         self.ask("POST", f"/api/jobs/{quote(submission_id, safe='')}/stop")
 
     def hosts(self) -> set[str]:
-        """Host names of the cluster's nodes."""
-        return set(self.ask("GET", "/nodes?view=hostnamelist")["data"]["hostNameList"])
+        """Host names of the cluster's nodes; a dashboard that has just come up knows none for a few seconds."""
+        deadline = time.monotonic() + NODES_S
+        while not (found := set(self.ask("GET", "/nodes?view=hostnamelist")["data"]["hostNameList"])) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return found
 
     @property
     def is_this_machine(self) -> bool:

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -59,6 +60,7 @@ class Cycle:
     kills: list[str] = field(default_factory=list)
     memory: int = 0  # bytes, the largest sum over its processes
     left: list[str] = field(default_factory=list)
+    drivers: list[int] = field(default_factory=list)  # process ids
 
 
 def main() -> None:
@@ -69,6 +71,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="of training, in every run")
     parser.add_argument("--seed", type=int, default=0, help="of what is killed when")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is not to be left behind
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder = Path(name)
         settings = [f"train.steps={arguments.steps}", "train.checkpoint.every=25", "train.max_failures=1000"]
@@ -112,11 +115,21 @@ def rows_of(plain: Cycle, cycles: list[Cycle], sizes: list[tuple[int, int]], sam
 
 def follow(cycle: Cycle, command: list[str], draw: random.Random | None, every: float) -> Cycle:
     """Bring a run to its end, starting it again whenever its driver is gone; kill something every so often if there is a `draw`."""
+    marks: set[str] = set()
+    try:
+        return _followed(cycle, command, draw, every, marks)
+    except BaseException:
+        for process in [psutil.Process(pid) for pid in cycle.drivers if psutil.pid_exists(pid)] + [each for each, _ in of_marks(marks)]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        raise
+
+
+def _followed(cycle: Cycle, command: list[str], draw: random.Random | None, every: float, marks: set[str]) -> Cycle:
     begun = time.monotonic()
     log = cycle.folder.with_suffix(".log")
     due = begun + every
     driver: subprocess.Popen[bytes] | None = None
-    marks: set[str] = set()
     while driver is None or driver.poll() != 0:
         if driver is None or driver.poll() is not None:
             if cycle.starts > 20 + 2 * len(cycle.kills):
@@ -124,6 +137,7 @@ def follow(cycle: Cycle, command: list[str], draw: random.Random | None, every: 
             cycle.starts += 1
             with log.open("ab") as output:
                 driver = subprocess.Popen([sys.executable, "-m", "headrace.cli", *command], stdout=output, stderr=output)
+            cycle.drivers.append(driver.pid)
         time.sleep(LOOK_S)
         with contextlib.suppress(OSError, ValueError):
             marks.add(storage.read_json(cycle.folder / "control" / "cluster.json")["mark"])

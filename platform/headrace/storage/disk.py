@@ -45,22 +45,25 @@ def is_full(error: BaseException) -> bool:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Publish a small file: after a crash it holds the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{ASIDE}{path.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        with aside.open("wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
+    with _written_aside(path, content) as aside:
         aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
     sync_folder(path.parent)
 
 
 def create(path: Path, content: bytes) -> bool:
     """Publish a small file unless one of that name is there; whether it was us: of any number of callers at once one is told yes."""
+    with _written_aside(path, content) as aside:
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            return False
+    sync_folder(path.parent)
+    return True
+
+
+@contextlib.contextmanager
+def _written_aside(path: Path, content: bytes) -> Iterator[Path]:
+    """A file with that content beside `path`, on disk for good; gone afterwards unless it was renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{ASIDE}{path.name}-{uuid.uuid4().hex[:8]}")
     try:
@@ -68,13 +71,9 @@ def create(path: Path, content: bytes) -> bool:
             handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
-        os.link(aside, path)
-    except FileExistsError:
-        return False
+        yield aside
     finally:
         aside.unlink(missing_ok=True)
-    sync_folder(path.parent)
-    return True
 
 
 def names(folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -151,3 +152,29 @@ def llama() -> Callable[..., Any]:
         return transformers.LlamaForCausalLM(config)
 
     return build
+
+
+class Traced:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, trace: str) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self.trace, "w")
+
+
+@pytest.fixture
+def traced(tmp_path: Path) -> Iterator[Traced]:
+    """An object that leaves a trace when it is unpickled; the test ends well only if nothing did, and if it would have."""
+    trace = tmp_path / "unpickled"
+    yield Traced(str(trace))
+    assert not trace.exists(), "the data ran code"
+    pickle.loads(pickle.dumps(Traced(str(trace))))
+    assert trace.exists(), "the object is harmless"
+
+
+@pytest.fixture
+def payload(traced: Traced) -> bytes:
+    """It, pickled."""
+    return pickle.dumps(traced)

@@ -1,5 +1,4 @@
 import json
-import pickle
 import sys
 
 import pytest
@@ -14,16 +13,6 @@ from headrace.tokens.tokenizer import END_OF_TEXT, train_bpe
 VOCAB = 300
 
 
-class Payload:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, trace):
-        self.trace = trace
-
-    def __reduce__(self):
-        return open, (self.trace, "w")
-
-
 @pytest.fixture
 def tokenizer():
     return train_bpe(["the cat sat on the mat and that was that"] * 5, VOCAB)
@@ -32,13 +21,6 @@ def tokenizer():
 @pytest.fixture
 def folder(tmp_path, publish, llama, tokenizer):
     return publish(tmp_path / "model", llama(VOCAB, 16), tokenizer, eos_token=END_OF_TEXT)
-
-
-@pytest.fixture
-def payload(tmp_path):
-    """(its pickle, the file that shows that it was loaded)"""
-    trace = tmp_path / "loaded"
-    return pickle.dumps(Payload(str(trace))), trace
 
 
 def change(folder, **settings):
@@ -106,33 +88,27 @@ def test_the_end_of_text_token_is_the_one_that_is_named(folder, named, listed, f
 
 
 def test_a_model_that_is_pickled_is_refused(folder, payload):
-    content, trace = payload
     (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(content)
+    (folder / "pytorch_model.bin").write_bytes(payload)
     with pytest.raises(ConfigError, match=r"no model\.safetensors; pytorch_model\.bin can run code"):
         load_hugging_face(folder)
-    assert not trace.exists()
 
 
 @pytest.mark.parametrize("listed", ["pytorch_model.bin", "../model.safetensors", "sub/model.safetensors"])
 def test_an_index_that_lists_anything_but_safetensors_of_the_folder_is_refused(folder, payload, listed):
-    content, trace = payload
     (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(content)
+    (folder / "pytorch_model.bin").write_bytes(payload)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": listed}}))
     with pytest.raises(ConfigError, match="only safetensors files in the folder itself"):
         load_hugging_face(folder)
-    assert not trace.exists()
 
 
 @pytest.mark.parametrize("name", ["adapter_model.bin", "../model.safetensors"])
 def test_a_configuration_that_names_another_file_of_weights_is_refused(folder, payload, name):
-    content, trace = payload
-    (folder / "adapter_model.bin").write_bytes(content)
+    (folder / "adapter_model.bin").write_bytes(payload)
     change(folder, transformers_weights=name)
     with pytest.raises(ConfigError, match="only safetensors files in the folder itself"):
         load_hugging_face(folder)
-    assert not trace.exists()
 
 
 def test_code_that_comes_with_a_model_is_never_run(folder, tmp_path):

@@ -3,7 +3,6 @@
 import ast
 import hashlib
 import json
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -113,26 +112,6 @@ def test_and_nothing_else(program):
     assert not list(dangers(program))
 
 
-class Payload:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, trace):
-        self.trace = trace
-
-    def __reduce__(self):
-        return open, (self.trace, "w")
-
-
-@pytest.fixture
-def payload(tmp_path):
-    """A pickle; the test ends only well if nothing loaded it."""
-    trace = tmp_path / "ran"
-    yield pickle.dumps(Payload(str(trace)))
-    assert not trace.exists(), "the data ran code"
-    pickle.loads(pickle.dumps(Payload(str(trace))))
-    assert trace.exists(), "the payload is none"
-
-
 def test_a_pickle_in_a_checkpoint_is_a_breach(tmp_path, payload):
     (tmp_path / "tokenizer.json").write_text("{}")
     writer = Writer(tmp_path / "root", 1)
@@ -170,9 +149,9 @@ def test_yaml_makes_plain_values_only(tmp_path, payload):
 
 
 @pytest.mark.parametrize("form", ["npy", "npz"])
-def test_an_array_of_objects_is_refused(tmp_path, payload, form):
+def test_an_array_of_objects_is_refused(tmp_path, traced, form):
     keys = tmp_path / f"keys.{form}"
-    objects = np.array([Payload(str(tmp_path / "ran"))], dtype=object)
+    objects = np.array([traced], dtype=object)
     np.save(keys, objects, allow_pickle=True) if form == "npy" else np.savez(keys, words=objects)
     unit = {"id": "u0", "keys": keys, "files": {}, "kind": "x"}
     with pytest.raises((ValueError, KeyError)):

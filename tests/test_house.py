@@ -32,7 +32,7 @@ FLOORS = (
     ("run",),
     ("pipeline",),
     ("control", "plan", "terminal"),
-    ("cluster", "doctor"),
+    ("submit", "cluster", "doctor"),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

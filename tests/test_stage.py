@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +22,12 @@ def double(unit, folder):
     with (Path(unit["log"])).open("a") as log:
         log.write(unit["id"] + "\n")
     return UnitResult(len(numbers), len(even), {"odd": len(numbers) - len(even)}, {"sum": sum(even)})
+
+
+def slowly(unit, folder):
+    if unit["numbers"] is not None:
+        time.sleep(0.2)
+    return double(unit, folder)
 
 
 def units_of(log, count=4):
@@ -71,6 +78,19 @@ def test_an_interrupted_stage_goes_on_and_ends_in_the_same_bytes(tmp_path):
     made, _ = build(tmp_path / "cut", units_of(tmp_path / "log2"))
     assert sorted((tmp_path / "log2").read_text().split()) == [f"u{n:05d}" for n in range(4)]
     assert contents(made.folder) == contents(whole.folder)
+
+
+def test_threads_make_the_same_and_stop_at_a_unit_that_fails(tmp_path):
+    units = units_of(tmp_path / "log", 12)
+    records = stage.run_units(double, units, tmp_path / "run" / "one", phase="numbers", engine="local")
+    assert stage.run_units(double, units, tmp_path / "run" / "three", phase="numbers", engine="local", threads=3) == records
+    units[0]["numbers"] = None
+    (tmp_path / "log").unlink()
+    with pytest.raises(TypeError):
+        stage.run_units(slowly, units, tmp_path / "run" / "cut", phase="numbers", engine="local", threads=2)
+    begun = (tmp_path / "log").read_text().split()
+    assert len(begun) < len(units)
+    assert sorted(path.stem for path in (tmp_path / "run" / "cut" / "done" / "numbers").iterdir()) == sorted(begun)
 
 
 def test_a_damaged_artifact_is_made_again(tmp_path):

@@ -25,6 +25,14 @@ def most_resources() -> dict[str, float]:
     return most
 
 
+def resources_here() -> dict[str, float]:
+    """Logical resources of this node of the connected cluster: no CPU on a head that is kept free of work."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    return next((dict(node["Resources"]) for node in ray.nodes() if node["NodeID"] == own), {})
+
+
 def pool_selector(pool: str) -> dict[str, str]:
     """Labels of the nodes of a pool, where the cluster says that it has such nodes; else none.
 

@@ -9,12 +9,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from headrace import storage
-from headrace.capacity import most_resources
+from headrace.capacity import most_resources, resources_here
 
 log = logging.getLogger("headrace")
 
@@ -60,7 +61,9 @@ def heard_by(listener: Listener) -> Iterator[None]:
         _listeners.reset(before)
 
 
-def run_units(function: UnitFunction, units: Sequence[Unit], folder: Path, *, phase: str, engine: Engine) -> list[dict[str, Any]]:
+def run_units(
+    function: UnitFunction, units: Sequence[Unit], folder: Path, *, phase: str, engine: Engine, threads: int = 1
+) -> list[dict[str, Any]]:
     """Apply `function(unit, scratch)` to every unit that has no done record yet; the records of all, ordered by id.
 
     A unit writes below a private scratch folder, its files are then moved to the same paths below `folder`, and its done record is
@@ -71,6 +74,7 @@ def run_units(function: UnitFunction, units: Sequence[Unit], folder: Path, *, ph
         function: a module-level function (it is sent to Ray's workers); takes a unit with an "id".
         folder: the stage's own folder, on storage that every worker reaches.
         phase: names the done records, for stages that run over their units more than once.
+        threads: with the engine "local", units at once: worth it for a function that mostly works without the interpreter's lock.
     """
     done = folder / "done" / phase
     done.mkdir(parents=True, exist_ok=True)
@@ -87,8 +91,8 @@ def run_units(function: UnitFunction, units: Sequence[Unit], folder: Path, *, ph
     if missing:
         already = len(units) - len(missing)
         tell(already, None)
-        runner = _run_on_ray if engine == "ray" else _run_here
-        for count, account in enumerate(runner(function, missing, folder, phase), already + 1):
+        running = _run_on_ray(function, missing, folder, phase) if engine == "ray" else _run_here(function, missing, folder, phase, threads)
+        for count, account in enumerate(running, already + 1):
             tell(count, account)
     records = [done / f"{unit_id}.json" for unit_id in sorted(unit["id"] for unit in units)]
     return [each["record"] for each in storage.read_all(records)]
@@ -115,10 +119,18 @@ def run_unit(function: UnitFunction, unit: dict[str, Any], folder: Path, phase: 
     return account
 
 
-def _run_here(function: UnitFunction, units: list[dict[str, Any]], folder: Path, phase: str) -> Iterator[dict[str, Any]]:
-    for number, unit in enumerate(units, 1):
-        yield run_unit(function, unit, folder, phase)
-        log.debug("%s/%s: unit %d of %d", folder.parent.name, phase, number, len(units))
+def _run_here(function: UnitFunction, units: list[dict[str, Any]], folder: Path, phase: str, threads: int) -> Iterator[dict[str, Any]]:
+    if threads == 1 or len(units) == 1:
+        for unit in units:
+            yield run_unit(function, unit, folder, phase)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        pending = [pool.submit(run_unit, function, unit, folder, phase) for unit in units]
+        try:
+            for finished in as_completed(pending):
+                yield finished.result()
+        finally:  # a unit failed, or the caller has gone: those that have not begun are not begun
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _run_on_ray(function: UnitFunction, units: list[dict[str, Any]], folder: Path, phase: str) -> Iterator[dict[str, Any]]:
@@ -143,6 +155,12 @@ def _run_on_ray(function: UnitFunction, units: list[dict[str, Any]], folder: Pat
 def data_slot() -> dict[str, float]:
     """The logical resource that keeps data work on the nodes declared for it, where the cluster declares one."""
     return {"data": 1} if most_resources().get("data") else {}
+
+
+def data_cpus_here() -> int:
+    """CPUs for data work on this node: none where the cluster has other nodes for it."""
+    here = resources_here()
+    return int(here.get("CPU", 0)) if data_slot().keys() <= here.keys() else 0
 
 
 def reset_peak_memory() -> None:

@@ -51,6 +51,11 @@ def removed(folder, files, unit_bytes):
     return {tuple(value for name, value in row.items() if name != "doc") for row in rows}, len(stage.units)
 
 
+def nothing_is_small(monkeypatch):
+    monkeypatch.setattr(phases, "SMALL_BYTES", -1)
+    monkeypatch.setattr(phases, "SMALL_TEXT_BYTES", -1)
+
+
 def test_any_unit_size_and_any_order_of_files(raw, tmp_path):
     files = sorted(raw.iterdir())
     expected, one = removed(tmp_path / "one", files, 1 << 24)
@@ -67,7 +72,11 @@ def test_ray_and_this_process_in_every_phase(raw, tmp_path, documents_file, monk
     config = Dedup.model_validate({"document": {"rule": "components"}})
     monkeypatch.setattr(shuffle, "PARTITION_BYTES", 15_000)
     local = deduplicate(units, config, tmp_path / "local", "local")
-    monkeypatch.setattr(phases, "SMALL_BYTES", -1)  # nothing is small enough to stay
+    monkeypatch.setattr(stage, "_run_on_ray", None)  # so little text is not worth a round of it
+    assert deduplicate(units, config, tmp_path / "threads", "ray") == local
+    monkeypatch.undo()
+    monkeypatch.setattr(shuffle, "PARTITION_BYTES", 15_000)
+    nothing_is_small(monkeypatch)
     monkeypatch.setattr(shuffle, "stays_here", lambda *_: False)
     there = deduplicate(units, config, tmp_path / "ray", "ray")
     assert there == local
@@ -79,7 +88,7 @@ def test_one_two_and_four_workers(raw, tmp_path, documents_file, monkeypatch, ra
     units = [documents_file(tmp_path, rank, found) for rank, found in enumerate(texts)]
     config = Dedup.model_validate({"sentence": {"min_words": 10}})
     expected = deduplicate(units, config, tmp_path / "local", "local")
-    monkeypatch.setattr(phases, "SMALL_BYTES", -1)
+    nothing_is_small(monkeypatch)
     for workers in (1, 2, 4):  # the session has two slots for data: a task takes so much of them that so many run at once
         monkeypatch.setattr(stage, "data_slot", lambda workers=workers: {"data": 2 / workers})
         assert deduplicate(units, config, tmp_path / f"{workers}", "ray") == expected

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from headrace import storage
+from headrace import fence, storage
 from headrace.storage import appended, mirror
 
 
@@ -70,13 +70,25 @@ def test_lines_that_a_store_did_not_take_come_later(path, s3):
     assert steps(path) == [1, 2]
 
 
+def test_lines_of_who_was_replaced_meanwhile_are_dropped(run, path):
+    replaced, writer = fence.Group.claim(run), appended.Writer(mirror.locate(path))  # in a process of its own: it stands still
+    writer.add(b'{"step": 1}\n', replaced.look)
+    writer.publish()
+    writer.add(b'{"step": 2}\n', replaced.look)
+    successor = fence.Group.claim(run)
+    storage.append_line(path, {"step": 2}, unless=successor.look)
+    storage.flush()
+    writer.publish()
+    assert steps(path) == [1, 2]
+
+
 def test_writers_and_joiners_at_once_lose_and_double_nothing(run, path):
     spot = mirror.locate(path)
 
     def write(number):
         writer = appended.Writer(spot)
         for step in range(10):
-            writer.add(json.dumps({"step": 100 * number + step}).encode() + b"\n")
+            writer.add(json.dumps({"step": 100 * number + step}).encode() + b"\n", None)
             writer.publish()
 
     def join(_):

@@ -29,10 +29,10 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Hand a run over to a cluster, where it goes on without this machine. Twice is once: the second finds the first."""
-    from headrace.control.portable import load_for
-    from headrace.control.remote import connect
-    from headrace.control.submission import Placement
-    from headrace.control.submission import submit as hand_over
+    from headrace.submit.portable import load_for
+    from headrace.submit.remote import connect
+    from headrace.submit.submission import Placement
+    from headrace.submit.submission import submit as hand_over
 
     placement = Placement(labels=_pairs(label, "--label"), resources=_amounts(resource))
     remote = connect(address or _own_address(config, overrides))
@@ -47,8 +47,8 @@ def status(
 ) -> None:
     """How a run stands: done, at work, pending and why, failed and why; how far it is and how long it takes yet."""
     from headrace.config import ConfigError
-    from headrace.control.remote import connect
-    from headrace.control.standing import own_sentence, standing
+    from headrace.submit.remote import connect
+    from headrace.submit.standing import own_sentence, standing
 
     remote = connect(address) if address else None
     if what is not None and (remote is None or _is_run(what)):
@@ -78,11 +78,11 @@ def logs(
     """What a job of a run has written; the driver's if none is named."""
     from headrace.config import ConfigError
     from headrace.control.exits import RunError
-    from headrace.control.follow import follow as follow_log
-    from headrace.control.logs import choose, stored, text
-    from headrace.control.remote import connect
-    from headrace.control.standing import cluster_of
-    from headrace.control.submission import is_doomed, jobs_of, recorded
+    from headrace.submit.follow import follow as follow_log
+    from headrace.submit.logs import choose, stored, text
+    from headrace.submit.remote import connect
+    from headrace.submit.standing import cluster_of
+    from headrace.submit.submission import is_doomed, jobs_of, recorded
 
     try:
         remote = connect(address) if address else cluster_of(run)
@@ -118,8 +118,8 @@ def stop(
     as_json: AsJson = False,
 ) -> None:
     """End what is at work on a run, its driver first; `headrace resume` goes on from what is done."""
-    from headrace.control.ending import stop as end
-    from headrace.control.remote import connect
+    from headrace.submit.ending import stop as end
+    from headrace.submit.remote import connect
 
     stopped = end(run, connect(address) if address else None, wait, lambda line: print(line, file=sys.stderr))
     if as_json:
@@ -133,10 +133,10 @@ def stop(
 def resume(run: RunFolder, address: Address = None, as_json: AsJson = False) -> None:
     """Go on with a run by the same configuration: submitted again where it was submitted, else here."""
     from headrace.cli.runs import finish
-    from headrace.control.remote import connect
-    from headrace.control.standing import wanted
-    from headrace.control.submission import recorded, resubmit
     from headrace.run import open_run
+    from headrace.submit.remote import connect
+    from headrace.submit.standing import wanted
+    from headrace.submit.submission import recorded, resubmit
 
     before = recorded(run)
     if before is None and address is None:
@@ -153,8 +153,8 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """The runs below a folder, or on a cluster: state, age, step, loss, newest score."""
-    from headrace.control.listing import below, on_cluster
-    from headrace.control.remote import connect
+    from headrace.submit.listing import below, on_cluster
+    from headrace.submit.remote import connect
 
     rows = on_cluster(connect(address)) if address else below(named_folder(folder))
     if as_json:
@@ -165,7 +165,7 @@ def runs(
 
 
 def _told(folder: Path, made: Any, as_json: bool) -> None:
-    from headrace.control.submission import called
+    from headrace.submit.submission import called
 
     run = called(folder)
     if as_json:

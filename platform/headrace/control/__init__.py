@@ -1,1 +1,1 @@
-"""A run as Ray jobs: the local cluster, job submission, the watcher of checkpoints, and the loop that reconciles them with storage."""
+"""A run as Ray jobs: the loop that reconciles them with storage, their attempts and their ends, and the run's own local cluster."""

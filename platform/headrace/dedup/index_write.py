@@ -18,7 +18,7 @@ from headrace.dedup.index import FIRST_RANK
 from headrace.dedup.index_rows import renumbered
 from headrace.dedup.phases import Phases
 from headrace.dedup.survivors import FIRST_OF_INDEX, GROUPS
-from headrace.stage import UnitResult, run_units
+from headrace.stage import UnitResult
 
 # Where a unit's file of a kind lies, in the stage's folder and in the index; other kinds are tables that lie in work/<kind>.
 LEFT_IN = {"shingles": "work/shingles", "tokens": "ids", "tokens.bin": "ids", "tokens-2": "work/ids-2", "tokens-2.bin": "work/ids-2"}
@@ -53,10 +53,10 @@ def write_index(
         listed.append({**{key: unit[key] for key in ("origin", "ranked") if key in unit}, **shared, **of_own})
     here = phases.small(phases.files("exact"))
     carried = [{**unit, "id": unit["id"], "to": entry["files"]} for unit, entry in zip(old, listed)]
-    entries = run_units(carry, carried, phases.folder, phase="index-carried", engine="local" if here else phases.engine)
+    entries = phases.run_over(carried, carry, "index-carried", here=here)
     parts = dict(zip((unit["id"] for unit in phases.units), phases.part_of_each(copies)))
     written = [{**unit, "copies": parts[unit["id"]], "to": entry["files"]} for unit, entry in zip(own, listed[len(old) :])]
-    entries += run_units(write_unit, written, phases.folder, phase="index-written", engine="local" if here else phases.engine)
+    entries += phases.run_over(written, write_unit, "index-written", here=here)
     ranks = {str(unit["rank"]): FIRST_RANK + place for place, unit in enumerate([*old, *own])}
     shifts = {str(unit["rank"]): unit["shift"] for unit in old}
     content = {"settings": dict(settings), "verify": verify, "units": listed}

@@ -86,7 +86,7 @@ def optimal_param(threshold: float, num_perm: int) -> tuple[int, int]:
     return min(choices, key=lambda choice: error(*choice))
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def _draw(seed: Any, count: int) -> Any:
     state = splitmix64(seed)
     drawn = np.empty(count, np.uint64)

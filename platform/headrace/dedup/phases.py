@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from headrace import storage
 from headrace.dedup import candidates
 from headrace.dedup.index import Index
 from headrace.shuffle import KeyedEngine, Reduce, keyed_reduce, num_partitions, partition_of, row_bytes
-from headrace.stage import Engine, UnitFunction, run_units
+from headrace.stage import Engine, UnitFunction, data_cpus_here, run_units
 
 SMALL_BYTES = 16 << 20  # of integer tables whose passes cost less here than a round of Ray's, which takes a third of a second
+SMALL_TEXT_BYTES = 256 << 20  # the same of documents files, as they are stored, for passes that read them
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,17 @@ class Phases:
     def work(self) -> Path:
         return self.folder / "work"
 
+    @cached_property
+    def threads(self) -> int:
+        """Units at once in this process, whose kernels leave the interpreter's lock to each other; 0 where data work has other nodes."""
+        return data_cpus_here() if self.engine == "ray" else 1
+
+    @cached_property
+    def small_text(self) -> bool:
+        """Whether the documents, too, are read faster in this process than with Ray."""
+        size = sum(storage.size(Path(unit["documents"])) or 0 for unit in self.units)
+        return self.threads > 0 and size <= SMALL_TEXT_BYTES
+
     def run(self, function: UnitFunction, phase: str, *, here: bool = False, **more: Sequence[Any]) -> list[dict[str, Any]]:
         """One pass over the units, each with its own of the values in `more`; their records.
 
@@ -40,16 +53,21 @@ class Phases:
             here: the pass is not worth a round of Ray's and runs in this process: it reads no text, and its tables are `small`.
         """
         given = [{**unit, **{key: values[place] for key, values in more.items()}} for place, unit in enumerate(self.units)]
-        return run_units(function, given, self.folder, phase=phase, engine="local" if here else self.engine)
+        return self.run_over(given, function, phase, here=here)
 
     def run_one(self, function: UnitFunction, phase: str, *, here: bool = False, **values: Any) -> list[dict[str, Any]]:
         """One piece of work that looks at all units together; its record."""
-        return run_units(function, [{"id": "all", **values}], self.folder, phase=phase, engine="local" if here else self.engine)
+        return self.run_over([{"id": "all", **values}], function, phase, here=here)
 
     def run_index(self, function: UnitFunction, phase: str, *, here: bool = False, **more: Sequence[Any]) -> list[dict[str, Any]]:
         """One pass over the units of the index, each with its own of the values in `more`; their records."""
         given = [{**unit, **{key: values[place] for key, values in more.items()}} for place, unit in enumerate(self.index.units)]
-        return run_units(function, given, self.folder, phase=phase, engine="local" if here else self.engine)
+        return self.run_over(given, function, phase, here=here)
+
+    def run_over(self, units: Sequence[dict[str, Any]], function: UnitFunction, phase: str, *, here: bool = False) -> list[dict[str, Any]]:
+        """One pass over any units; their records."""
+        engine: Engine = "local" if here or self.small_text else self.engine
+        return run_units(function, units, self.folder, phase=phase, engine=engine, threads=max(1, self.threads))
 
     def small(self, paths: Sequence[Path]) -> bool:
         """Whether these tables are small together: a function of the tables alone, so a resumed run decides alike."""

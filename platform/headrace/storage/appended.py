@@ -6,6 +6,9 @@
 A writer publishes what it has at least every PUBLISH_S seconds, so that many does a killed one lose. Parts are created, never replaced:
 several processes may write to one file. Joining replaces the very version that was read, so of two at once one has no effect. No listing
 is relied on: parts are numbered without a gap, and read one after the other until there is none.
+
+A process that was given up for dead and comes back may hold lines that its successor has written meanwhile: `append_line(unless=)` is
+asked again when lines are published.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +37,8 @@ PUBLISH_S = 10.0
 TRIES = 100  # where another joins the same file at the same moment
 LOOK_S = 5.0  # between two looks at a file that grows on a store
 JOINED = "joined"  # metadata of the joined lines: the number of the last part among them
+
+Refusal = Callable[[], object]  # why lines may not be published any more; None while they may
 
 
 class Lines(NamedTuple):
@@ -53,17 +59,19 @@ class Writer:
         self._number = 0  # of the part that was published last
         self._adding, self._publishing = threading.Lock(), threading.Lock()
         self._timer: threading.Timer | None = None
+        self._unless: Refusal | None = None
 
-    def add(self, line: bytes) -> None:
+    def add(self, line: bytes, unless: Refusal | None) -> None:
         with self._adding:
             self._lines.append(line)
+            self._unless = unless
             if self._timer is None:
                 self._timer = threading.Timer(0.8 * PUBLISH_S, self._in_time)
                 self._timer.daemon = True
                 self._timer.start()
 
     def publish(self) -> None:
-        """Return once every line added so far is on the store.
+        """Return once every line added so far is on the store, or may not be there any more.
 
         Raises:
             StorageError, ConfigError: see `Store`; the lines are kept for the next time.
@@ -77,7 +85,10 @@ class Writer:
             if not lines:
                 return
             try:
-                self._put(b"".join(lines))
+                if self._unless and (why := self._unless()):
+                    log.warning("%s: %d lines are not published: %s", self._spot.url, len(lines), why)
+                else:
+                    self._put(b"".join(lines))
             except BaseException:
                 with self._adding:
                     self._lines = lines + self._lines
@@ -130,14 +141,18 @@ def forget() -> None:
 os.register_at_fork(after_in_child=_writers.clear)  # they are the parent's to publish
 
 
-def append_line(path: Path, value: Any) -> None:
-    """Add one JSON line to a file."""
+def append_line(path: Path, value: Any, *, unless: Refusal | None = None) -> None:
+    """Add one JSON line to a file.
+
+    Args:
+        unless: asked before lines are published later than they were added, as on a store; where it says why not, they are dropped.
+    """
     spot = locate(path)
     if spot is None:
         return disk.append_line(path, value)
     with _making:
         writer = _writers.setdefault(str(path), Writer(spot))
-    writer.add((json.dumps(value, ensure_ascii=False) + "\n").encode())
+    writer.add((json.dumps(value, ensure_ascii=False) + "\n").encode(), unless)
     return None
 
 

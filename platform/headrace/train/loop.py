@@ -225,7 +225,7 @@ class Run:
         }
         if self.group and self.group.glance():
             return
-        storage.append_line(self.spec.run / "train" / "metrics.jsonl", line)
+        storage.append_line(self.spec.run / "train" / "metrics.jsonl", line, unless=self.group.look if self.group else None)
         if result.skipped not in (None, "overflow"):
             measured = {"loss": result.loss, "grad_norm": result.grad_norm}
             record(self.spec.run, "skip", f"step {self.step} was not taken: {result.skipped}", step=self.step, **measured)

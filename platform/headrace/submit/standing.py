@@ -18,10 +18,10 @@ from headrace.config import ConfigError
 from headrace.control import cluster
 from headrace.control.exits import RunError
 from headrace.control.look import Upto, baselines_done
-from headrace.control.remote import Remote, RemoteJob, connect, own
-from headrace.control.submission import Placement, Submission, called, is_doomed, jobs_of, newest_driver, recorded
 from headrace.evaluate import watcher
 from headrace.run import RunConfig, open_run
+from headrace.submit.remote import Remote, RemoteJob, connect, own
+from headrace.submit.submission import Placement, Submission, called, is_doomed, jobs_of, newest_driver, recorded
 
 ORDER: tuple[Upto, ...] = ("data", "train", "scores")
 STATUS = {"PENDING": "pending", "RUNNING": "at work", "SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}

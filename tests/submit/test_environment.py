@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.control import environment
+from headrace.submit import environment
 
 
 def test_every_difference_is_a_sentence():

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from headrace.config import ConfigError
-from headrace.control.remote import Remote
 from headrace.ingest.files import find_files
 from headrace.run import RunConfig, load_run
+from headrace.submit.remote import Remote
 
 URL = re.compile(r"^(s3|gs)://")
 

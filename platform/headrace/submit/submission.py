@@ -24,10 +24,10 @@ import yaml
 
 from headrace import __version__, storage
 from headrace.config import ConfigError, override, validate
-from headrace.control import environment
 from headrace.control.look import Upto
-from headrace.control.remote import RefusedRequest, Remote, RemoteJob
 from headrace.run import RunConfig, resolved_yaml
+from headrace.submit import environment
+from headrace.submit.remote import RefusedRequest, Remote, RemoteJob
 
 SCRIPT = "environment.py"
 DRIVE = "drive"  # the driver's name among the jobs of a run

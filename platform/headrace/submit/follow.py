@@ -15,7 +15,7 @@ from urllib.parse import quote
 import aiohttp
 
 from headrace.control.exits import RunError
-from headrace.control.remote import Remote, RemoteJob
+from headrace.submit.remote import Remote, RemoteJob
 
 PAUSE_S = 1.0
 PATIENCE_S = 120.0  # so long the cluster may be away

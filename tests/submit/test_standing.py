@@ -11,12 +11,12 @@ import pytest
 
 from headrace import storage
 from headrace.config import ConfigError, validate
-from headrace.control import standing
-from headrace.control.listing import below, on_cluster
-from headrace.control.logs import choose, parts
-from headrace.control.remote import Remote
-from headrace.control.submission import Placement, Submission, driver_stem, record_path
 from headrace.run import RunConfig, resolved_yaml
+from headrace.submit import standing
+from headrace.submit.listing import below, on_cluster
+from headrace.submit.logs import choose, parts
+from headrace.submit.remote import Remote
+from headrace.submit.submission import Placement, Submission, driver_stem, record_path
 
 FINGERPRINT = "0123456789abcdef"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from headrace import storage
 from headrace.config import ConfigError
-from headrace.control.remote import Remote, RemoteJob
-from headrace.control.standing import standing
-from headrace.control.submission import called
+from headrace.submit.remote import Remote, RemoteJob
+from headrace.submit.standing import standing
+from headrace.submit.submission import called
 
 SHOWN = ("run", "state", "message", "finished", "updated")
 

@@ -12,10 +12,10 @@ import yaml
 
 from headrace import pipeline
 from headrace.config import ConfigError
-from headrace.control import portable, submission
-from headrace.control.remote import Remote
-from headrace.control.submission import Placement
 from headrace.run import RunConfig, load_run
+from headrace.submit import portable, submission
+from headrace.submit.remote import Remote
+from headrace.submit.submission import Placement
 
 
 @pytest.fixture

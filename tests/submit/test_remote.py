@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from headrace.config import ConfigError
-from headrace.control import remote
 from headrace.control.exits import RETRY, RunError
+from headrace.submit import remote
 
 TOKEN = "0123456789abcdef" * 4
 VERSION = (200, json.dumps({"version": "4", "ray_version": "2.60.0"}).encode())

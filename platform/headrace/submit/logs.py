@@ -7,8 +7,8 @@ from pathlib import Path
 
 from headrace import storage
 from headrace.config import ConfigError
-from headrace.control.remote import Remote, RemoteJob
-from headrace.control.submission import DRIVE, called, driver_stem
+from headrace.submit.remote import Remote, RemoteJob
+from headrace.submit.submission import DRIVE, called, driver_stem
 
 NAME = re.compile(r"headrace-[0-9a-f]{8}-(?P<job>.+)-a(?P<attempt>\d+)")
 

@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 
 from headrace.config import ConfigError
-from headrace.control import follow
 from headrace.control.exits import RunError
-from headrace.control.remote import Remote
+from headrace.submit import follow
+from headrace.submit.remote import Remote
 
 LOG = "".join(f"line {number}: größer als {number * 7919} → weiter\n" for number in range(200))
 

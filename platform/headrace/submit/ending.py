@@ -15,10 +15,10 @@ from headrace import storage
 from headrace.config import ConfigError
 from headrace.control import cluster
 from headrace.control.exits import RETRY, RunError
-from headrace.control.logs import parts
-from headrace.control.remote import Remote, RemoteJob, own
-from headrace.control.standing import cluster_of, local_driver
-from headrace.control.submission import called, doom, is_doomed, jobs_of, newest_driver, recorded
+from headrace.submit.logs import parts
+from headrace.submit.remote import Remote, RemoteJob, own
+from headrace.submit.standing import cluster_of, local_driver
+from headrace.submit.submission import called, doom, is_doomed, jobs_of, newest_driver, recorded
 
 POLL_S = 0.5
 PENDING_S = 5.0  # a job whose start is under way is given as long

@@ -1,6 +1,7 @@
 # make quickstart   set up .venv, install, run the whole flow on this machine's own Python texts
 # make test         set up the same way, run the test suite
-# make faults       ten faults of each kind at random moments, about 20 minutes on an idle machine; FAULTS_SEED=N for other moments
+# make faults       every kind of fault, those of training and of drivers often and at random moments, about 50 minutes on an idle
+#                   machine; FAULTS_SEED=N for other moments
 # make soak         half an hour of whole runs with a kill every minute: goodput, and whether anything grows
 # TORCH_INDEX=URL   take torch from this index instead of pip's default (see README, "Where torch comes from")
 
@@ -8,6 +9,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 OUT ?= runs/quickstart
 FAULTS_SEED ?= 0
+FAULTS := tests/faults tests/cluster/test_autoscaling.py tests/cluster/test_notice.py tests/control/test_restarts.py tests/test_shuffle.py
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -20,7 +22,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 faults: $(STAMP)
-	HEADRACE_FAULTS=full HEADRACE_FAULTS_SEED=$(FAULTS_SEED) $(BIN)/python -m pytest tests/faults tests/cluster/test_autoscaling.py --timeout=3000 --durations=0 -v
+	HEADRACE_FAULTS=full HEADRACE_FAULTS_SEED=$(FAULTS_SEED) $(BIN)/python -m pytest $(FAULTS) --timeout=3000 --durations=0 -v
 
 soak: $(STAMP)
 	$(BIN)/python benchmarks/soak.py --seed $(FAULTS_SEED)

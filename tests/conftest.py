@@ -19,6 +19,14 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is marked `full` is run by `make faults` alone."""
+    if os.environ.get("HEADRACE_FAULTS") != "full":
+        for item in items:
+            if item.get_closest_marker("full"):
+                item.add_marker(pytest.mark.skip(reason="`make faults` runs this"))
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Ray in this process, with two CPUs and a temporary folder of its own (socket paths must be short)."""

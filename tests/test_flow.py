@@ -59,7 +59,7 @@ def configured(tmp_path_factory):
     def configure(name):
         values = {
             "out": str(folder / name),
-            "unit_bytes": 65536,
+            "unit_bytes": 131072,
             "sources": [{"name": "mill", "kind": "prose", "path": str(folder / "raw" / "*.jsonl"), "filters": []}],
             "split": {"validation": 0.1},
             "tokens": {"vocab_size": 384, "sequence_length": 32},
@@ -68,7 +68,7 @@ def configured(tmp_path_factory):
                 "steps": STEPS,
                 "batch": {"global": 8, "micro": 4},
                 "layout": {"data": 2, "zero": 1},
-                "checkpoint": {"every": 10, "keep": 10},
+                "checkpoint": {"every": 20, "keep": 10},
             },
             "evaluate": {"max_tokens": 2000},
             "cluster": {"cpus": 2},
@@ -145,7 +145,7 @@ def test_the_flow_ends_in_a_report_and_leaves_nothing_running(unbroken):
     assert report
     assert [line[0] for line in curve(run)] == list(range(1, STEPS + 1))
     checkpoints = sorted(path.name for path in (run / "train" / "checkpoints").iterdir())
-    assert checkpoints == [f"step-{step:08d}" for step in range(0, STEPS + 1, 10)]
+    assert checkpoints == [f"step-{step:08d}" for step in range(0, STEPS + 1, 20)]
     losses = [json.loads((run / "eval" / name / "fast.json").read_text())["validation_loss"] for name in checkpoints]
     assert losses[-1] < losses[0]
     for stage in json.loads((run / "data" / "current.json").read_text()):
@@ -162,7 +162,7 @@ def test_every_event_of_a_whole_run_is_of_the_schema(unbroken):
     kinds = {event["event"] for event in events}
     assert {"started", "finished", "submitted", "job finished", "checkpoint", "evaluation", "progress"} <= kinds
     told = [event["step"] for event in events if event["event"] == "checkpoint"]
-    assert told == list(range(0, STEPS + 1, 10))
+    assert told == list(range(0, STEPS + 1, 20))
     assert sorted(event["checkpoint"] for event in events if event["event"] == "evaluation") == [f"step-{step:08d}" for step in told]
 
 
@@ -200,7 +200,7 @@ def test_killed_driver_data_worker_and_train_worker_change_nothing(unbroken, con
     _, whole, _ = unbroken
     path, run = configured("broken")
 
-    driver = headrace("run", path)
+    driver = headrace("train", path)
     until(driver, lambda: list(run.glob("data/*/*/done/*/*.json")))  # the data job is at work
     for worker in workers(run, "ray::Map")[:1]:
         worker.kill()
@@ -208,8 +208,8 @@ def test_killed_driver_data_worker_and_train_worker_change_nothing(unbroken, con
     driver.communicate()
     assert cluster.find_running(run / "control") is not None
 
-    driver = headrace("run", path)
-    until(driver, lambda: len(curve(run)) >= 12)
+    driver = headrace("train", path)
+    until(driver, lambda: len(curve(run)) >= 22)
     victims = until(driver, lambda: workers(run, "RayTrainWorker"))
     victims[0].send_signal(signal.SIGKILL)
     code, _, err = finish(driver)
@@ -219,7 +219,7 @@ def test_killed_driver_data_worker_and_train_worker_change_nothing(unbroken, con
     assert curve(run) == curve(whole)
     starts = storage.read_lines(run / "train" / "workers.jsonl")
     assert len(starts) == 2
-    assert starts[1]["restored_step"] in (0, 10, 20, 30), "whichever was whole by then: they are written behind the steps"
+    assert starts[1]["restored_step"] in (0, 20), "whichever was whole by then: they are written behind the steps"
 
 
 def test_a_run_whose_folder_cannot_be_written_is_refused(configured, tmp_path):

@@ -140,6 +140,7 @@ def plain_sums(rows):
     return rows.group_by("key").aggregate([("value", "sum")]).rename_columns(["key", "value"])
 
 
+@pytest.mark.full  # tests/faults/test_nodes.py has an instance for every run of the suite
 def test_a_node_killed_while_it_reduces_changes_nothing(tmp_path):
     inputs = write_inputs(tmp_path, files=6, rows=3000, keys=500)
     keyed_reduce(inputs, "key", plain_sums, tmp_path / "local", partitions=12, engine="local")

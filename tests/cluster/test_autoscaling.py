@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -20,20 +19,21 @@ from headrace.pipeline import curate
 from headrace.run import load_run
 
 SCRIPT = Path(__file__).with_name("run_autoscaling.py")
-FULL = os.environ.get("HEADRACE_FAULTS") == "full"
+VERSIONS = [2, pytest.param(1, marks=pytest.mark.full)]  # of the autoscaler
 TEXT = "the river ran past an old mill and its wheel turned slowly while grain became flour for bread that fed many people in town"
 WORDS = tuple(TEXT.split())
 DATA = {"resources": {"CPU": 1, "data": 1}, "labels": {"pool": "data"}, "max_workers": 2}
 SPOT = {"resources": {"CPU": 1, "data": 1, "spot": 1}, "labels": {"pool": "data"}, "max_workers": 2}
+EVALUATE = {"resources": {"CPU": 1, "evaluate": 1}, "labels": {"pool": "evaluate"}, "max_workers": 1}
 TRAIN = {"resources": {"CPU": 2, "train": 2}, "labels": {"pool": "train"}, "max_workers": 2}
 
 
 @pytest.fixture(scope="module")
 def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, dict[str, Any]], Path]:
-    """A function of a run's name and of its cluster that gives its configuration file; about a hundred units a stage."""
+    """A function of a run's name and of its cluster that gives its configuration file; about fifty units a stage."""
     folder = tmp_path_factory.mktemp("autoscaling")
     draw = random.Random(7)
-    texts = [" ".join(draw.choice(WORDS) + draw.choice(["", "s", "ed", ","]) for _ in range(draw.randrange(80, 240))) for _ in range(6000)]
+    texts = [" ".join(draw.choice(WORDS) + draw.choice(["", "s", "ed", ","]) for _ in range(draw.randrange(80, 240))) for _ in range(3000)]
     (folder / "a.jsonl").write_text("".join(json.dumps({"id": f"d{number}", "text": text}) + "\n" for number, text in enumerate(texts)))
 
     def configure(name: str, cluster: dict[str, Any]) -> Path:
@@ -42,7 +42,10 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, dict[
             "unit_bytes": 65536,
             "sources": [{"name": "mill", "kind": "prose", "path": str(folder / "a.jsonl"), "filters": []}],
             "tokens": {"vocab_size": 384, "sequence_length": 32},
-            "train": {"num_workers": 2},
+            "split": {"validation": 0.1},
+            "model": {"layers": 1, "hidden": 16, "heads": 2},
+            "train": {"steps": 20, "batch": {"global": 8, "micro": 4}, "num_workers": 2, "checkpoint": {"every": 20}},
+            "evaluate": {"max_tokens": 500},
             "cluster": cluster,
         }
         (folder / name).mkdir()
@@ -54,15 +57,18 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, dict[
 
 @pytest.fixture
 def autoscaled(configured: Any, needs: Callable[[str, str | None], None]) -> Callable[..., dict[str, Any]]:
-    """A function that brings the data of a run up on a cluster of these node types, and tells how it went."""
+    """A function that brings a run, or its data, up on a cluster of these node types, and tells how it went."""
     needs("namespaces", obstacle())
 
-    def run(name: str, version: int, types: dict[str, Any], fails: list[str], until: str | None = None) -> dict[str, Any]:
+    def run(
+        name: str, version: int, types: dict[str, Any], fails: list[str], until: str | None = None, verb: str = "data"
+    ) -> dict[str, Any]:
         path = configured(name, {"address": "http://127.0.0.1:8265"})
         totals = {
-            name: sum(each["max_workers"] * each["resources"].get(name, 0) for each in types.values()) for name in ("CPU", "data", "train")
+            name: sum(each["max_workers"] * each["resources"].get(name, 0) for each in types.values())
+            for name in ("CPU", "data", "train", "evaluate")
         }
-        command = [sys.executable, "-m", "headrace.cli", "data", str(path)]
+        command = [sys.executable, "-m", "headrace.cli", verb, str(path)]
         spec = {"version": version, "types": types, "fails": fails, "labels": growth(totals), "command": command, "until": until}
         (path.parent / "spec.json").write_text(json.dumps(spec))
         done = subprocess.run([*NAMESPACES, sys.executable, str(SCRIPT), str(path.parent)], capture_output=True, text=True, timeout=400)
@@ -82,10 +88,8 @@ def alone(configured: Any) -> Path:
     return config.folder
 
 
-@pytest.mark.parametrize("version", [2, 1])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_run_begins_on_a_head_alone_grows_to_the_most_and_shrinks_again(version: int, autoscaled: Any, alone: Path) -> None:
-    if version == 1 and not FULL:
-        pytest.skip("`make faults` runs the older autoscaler, too")
     told = autoscaled(f"grows-{version}", version, {"spot": SPOT, "data": DATA, "train": TRAIN}, ["spot"])
     assert told["code"] == 0, told["said"]
     counted = [count for _, count in told["seen"]]
@@ -102,10 +106,24 @@ def test_a_run_begins_on_a_head_alone_grows_to_the_most_and_shrinks_again(versio
         assert ours == theirs, stage
 
 
+@pytest.mark.full
+def test_a_whole_run_takes_nodes_of_each_pool_and_leaves_none(autoscaled: Any) -> None:
+    told = autoscaled("whole", 2, {"data": DATA, "train": TRAIN, "evaluate": EVALUATE}, [], verb="run")
+    assert told["code"] == 0, told["said"]
+    counted = [count for _, count in told["seen"]]
+    assert counted[0] == {} and counted[-1] == {}, counted
+    assert {name: max(count.get(name, 0) for count in counted) for name in ("data", "train", "evaluate")} == {
+        "data": 2,
+        "train": 1,
+        "evaluate": 1,
+    }
+    scores = [json.loads(path.read_text()) for path in sorted((told["run"] / "eval").glob("step-*/fast.json"))]
+    assert [score["step"] for score in scores] == [0, 20] and all(score["validation_loss"] for score in scores)
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("version", [2, 1])
 def test_it_says_what_it_waits_for(version: int, autoscaled: Any) -> None:
-    if not FULL:
-        pytest.skip("`make faults` runs this")
     told = autoscaled(f"waits-{version}", version, {"spot": SPOT, "train": TRAIN}, ["spot"], until="waiting for nodes")
     assert "waiting for nodes: none has room for {" in told["said"], told["said"]
     assert "spot" in told["said"].partition("waiting for nodes")[2]

@@ -116,6 +116,7 @@ def test_the_command_line_names_its_clouds():
     assert done.returncode == 2 and re.search(r"aws.*gcp.*azure.*now", done.stderr)
 
 
+@pytest.mark.full  # tests/faults/test_nodes.py drains a node in every run of the suite
 def test_a_node_is_drained_and_ends(tmp_path):
     """One real Ray node: told to drain it takes no more work, and ends of itself when it is empty."""
     temp = Path(tempfile.mkdtemp(prefix="hrn-", dir="/tmp"))

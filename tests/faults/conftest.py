@@ -24,7 +24,6 @@ import pytest
 from headrace.checkpoint import read_manifest
 from headrace.tokens.store import write_store
 
-FULL = os.environ.get("HEADRACE_FAULTS") == "full"  # `make faults`: each kind ten times; else once
 GRACE_S = 30.0  # so long after the first rank of a group has failed torchrun kills the others
 PATIENCE_S = 300.0  # of a test with a slow machine
 COMPARED = ("step", "loss", "grad_norm", "lr", "tokens")
@@ -150,7 +149,6 @@ class Group(Watched):
 class Faults:
     """Starts runs and harms them. Each fault waits for its moment in a group that trains, strikes, and waits for the end of all ranks."""
 
-    full = FULL
     watched = Watched
     write_tokens = staticmethod(write_tokens)
     specification = staticmethod(specification)

@@ -66,9 +66,8 @@ def test_noise_is_left_out_as_if_it_had_never_been_there(faults: Any, folder: Pa
     went_through(faults, folder, same, "one", 110, [83], kill=True)
 
 
+@pytest.mark.full
 def test_ten_stretches_of_noise(faults: Any, folder: Path, same: Any) -> None:
-    if not faults.full:
-        pytest.skip("`make faults` runs these")
     faults.write_tokens(folder / "many" / "tokens", 4000)
     bad = [80 + 40 * number + faults.random.randrange(20) for number in range(10)]
     went_through(faults, folder / "many", same, "ten", 420, bad, kill=False)

@@ -18,6 +18,7 @@ from headrace.train.incidents import incidents
 
 SCRIPT = Path(__file__).with_name("run_fit.py")
 PATIENCE_S = 300.0
+pytestmark = pytest.mark.full  # tests/test_flow.py kills a worker and the driver in every run of the suite, test_nodes.py nodes
 
 
 class Driver:
@@ -105,8 +106,6 @@ def test_workers_and_the_driver_may_be_killed(faults: Any, folder: Path, plain: 
 def test_a_stopped_worker_and_a_driver_that_is_told_to_go(
     faults: Any, folder: Path, plain: Path, same: Any, drive: Callable[..., Driver]
 ) -> None:
-    if not faults.full:
-        pytest.skip("`make faults` runs this")
     spec = faults.specification(folder, "ray-told", max_failures=1)
     run = Path(spec["run"])
     driver = drive(spec, 2)
@@ -127,8 +126,6 @@ def test_a_stopped_worker_and_a_driver_that_is_told_to_go(
 
 
 def test_a_group_that_fails_too_often_is_given_up_with_its_root_cause(faults: Any, folder: Path, drive: Callable[..., Driver]) -> None:
-    if not faults.full:
-        pytest.skip("`make faults` runs this")
     spec = faults.specification(folder, "ray-failed", max_failures=0)
     driver = drive(spec, 2)
     driver.strike(0, signal.SIGKILL)
@@ -139,8 +136,6 @@ def test_a_group_that_fails_too_often_is_given_up_with_its_root_cause(faults: An
 
 
 def test_nodes_that_go_and_come_cost_no_step(faults: Any, folder: Path, drive: Callable[..., Driver]) -> None:
-    if not faults.full:
-        pytest.skip("`make faults` runs this")
     spec = faults.specification(folder, "ray-nodes", steps=5000, num_workers=(1, 2), max_failures=0, checkpoint={"every": 1000})
     run = Path(spec["run"])
     driver = drive(spec, 2, 2)

@@ -7,12 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from headrace.cluster.rig import NAMESPACES, obstacle
 from headrace.control.exits import RETRY
@@ -28,10 +26,8 @@ def largest(rows: pa.Table) -> pa.Table:
 
 
 def test_a_full_spill_disk_is_told_and_the_same_call_goes_on_once_there_is_room(
-    faults: Any, needs: Callable[[str, str | None], None], tmp_path: Path
+    needs: Callable[[str, str | None], None], tmp_path: Path
 ) -> None:
-    if not faults.full:
-        pytest.skip("`make faults` runs this")
     needs("namespaces", obstacle())
     generator = np.random.default_rng(0)
     for number in range(FILES):

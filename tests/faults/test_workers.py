@@ -150,10 +150,9 @@ def test_a_run_goes_on_with_another_number_of_workers(faults: Any, folder: Path,
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_ten_of_a_kind_at_random_moments(faults: Any, folder: Path, plain: Path, same: Any, kind: str) -> None:
-    if not faults.full:
-        pytest.skip("`make faults` runs these")
     story = Story(faults, folder, f"ten {kind}")
     if kind == "other data":  # other than that of a checkpoint
         story.suffer("told to go", 0)

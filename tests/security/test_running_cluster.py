@@ -59,7 +59,13 @@ METHODS = (
 )
 TURNED_AWAY = {"UNAUTHENTICATED", "PERMISSION_DENIED"}
 NOT_THERE = {"UNIMPLEMENTED", "UNAVAILABLE"}
-SERVED = {"gcs_server", "raylet", "Ray Client server", "job supervisor", "dashboard agent"}  # roles whose gRPC is asked; a rank's ports are left alone
+SERVED = {
+    "gcs_server",
+    "raylet",
+    "Ray Client server",
+    "job supervisor",
+    "dashboard agent",
+}  # roles whose gRPC is asked; a rank's ports are left alone
 
 
 @dataclass

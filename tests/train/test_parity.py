@@ -17,7 +17,10 @@ from headrace.model.compiled import compiler
 from headrace.tokens.store import TokenStore
 from headrace.train.spec import TrainSpec
 
+pytestmark = pytest.mark.timeout(1500)  # a hundred small runs make the fixture
+
 STEPS = 10
+MICRO = {1: 4, 2: 3, 3: 2}  # sequences, by data-parallel ranks: a step is accumulated over two or three micro-batches everywhere
 CHECKPOINT = Path("train/checkpoints/step-00000005")
 MODELS: dict[str, dict[str, Any]] = {
     "decoder": {},
@@ -77,13 +80,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory, lab: Any) -> Path:
     folder: Path = tmp_path_factory.mktemp("parity")
     lab.write_tokens(folder / "tokens")
 
-    def case(name: str, layout: dict[str, Any], model: str = "decoder", begin: str | None = None, **train: Any) -> Any:
-        settings = {"steps": STEPS, "checkpoint": {"every": 5}, "layout": layout, **train}
+    def case(name: str, ranks: int, layout: dict[str, Any], model: str = "decoder", begin: str | None = None, **train: Any) -> Any:
+        data = ranks // (layout.get("tensor", 1) * layout.get("pipeline", 1))
+        batch = {"global": 12, "micro": MICRO[data]}
+        settings = {"steps": STEPS, "batch": batch, "checkpoint": {"every": 5}, "layout": layout, **train}
         return lab.case(lab.spec(folder, name, MODELS[model], **settings), begin and folder / begin / CHECKPOINT)
 
     def resumes(ranks: int) -> list[Any]:
         found = [
-            case(f"{begun}-to-{then}", SET[then][1], begin="one-decoder" if begun == "one" else f"decoder-{begun}")
+            case(f"{begun}-to-{then}", ranks, SET[then][1], begin="one-decoder" if begun == "one" else f"decoder-{begun}")
             for begun, then in PAIRS
             if SET[then][0] == ranks
         ]
@@ -91,25 +96,25 @@ def runs(tmp_path_factory: pytest.TempPathFactory, lab: Any) -> Path:
             for name, layout in SAME:
                 precision = name.split("-")[0]
                 low = {} if precision == "decoder" else {"precision": precision}
-                found.append(case(f"{name}-resumed", LAYOUTS[2][layout], begin=name, **low))
+                found.append(case(f"{name}-resumed", 2, LAYOUTS[2][layout], begin=name, **low))
         return found
 
-    lab.run(folder, 1, [case(f"one-{model}", {"zero": 0}, model) for model in MODELS])
-    two = [case(f"{model}-{layout}", LAYOUTS[2][layout], model) for model, layout, ranks in CASES if ranks == 2]
-    two += [case(f"{layout}-{how}", LAYOUTS[2][layout], activation_checkpointing=how) for layout, how in sorted(RECOMPUTED)]
-    two += [case(f"{precision}-{layout}", LAYOUTS[2][layout], precision=precision) for precision, layout in LOW]
+    lab.run(folder, 1, [case(f"one-{model}", 1, {"zero": 0}, model) for model in MODELS])
+    two = [case(f"{model}-{layout}", 2, LAYOUTS[2][layout], model) for model, layout, ranks in CASES if ranks == 2]
+    two += [case(f"{layout}-{how}", 2, LAYOUTS[2][layout], activation_checkpointing=how) for layout, how in sorted(RECOMPUTED)]
+    two += [case(f"{precision}-{layout}", 2, LAYOUTS[2][layout], precision=precision) for precision, layout in LOW]
     if compiler():
         for layout, how in sorted(COMPILED):
-            two.append(case(f"{layout}-{how}-compiled", LAYOUTS[2][layout], activation_checkpointing=how, compile=True))
+            two.append(case(f"{layout}-{how}-compiled", 2, LAYOUTS[2][layout], activation_checkpointing=how, compile=True))
     lab.run(folder, 2, two, torchrun=True)
-    four = [case(f"{model}-{layout}", LAYOUTS[4][layout], model) for model, layout, ranks in CASES if ranks == 4]
+    four = [case(f"{model}-{layout}", 4, LAYOUTS[4][layout], model) for model, layout, ranks in CASES if ranks == 4]
     lab.run(folder, 4, four + resumes(4))
     lab.run(folder, 2, resumes(2))
     lab.run(folder, 1, resumes(1))
     # None of the tensors divides by three: ZeRO 3 pads each of them. And of three workers two can share the matrices.
     elastic = {"num_workers": [1, 3]}
-    lab.run(folder, 3, [case("to-three", {"zero": 3}, begin="decoder-d2z2")])
-    lab.run(folder, 3, [case("one-idle", {"tensor": 2, "zero": 1}, begin="decoder-d2z2", **elastic)])
+    lab.run(folder, 3, [case("to-three", 3, {"zero": 3}, begin="decoder-d2z2")])
+    lab.run(folder, 3, [case("one-idle", 3, {"tensor": 2, "zero": 1}, begin="decoder-d2z2", **elastic)])
     return folder
 
 

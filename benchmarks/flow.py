@@ -22,8 +22,8 @@ from corpora import corpus, grown
 from headrace import artifact, pipeline, storage
 from headrace.batches import Loader, Order
 from headrace.config import validate
-from headrace.model import build_model
 from headrace.model.aux import decoder_aux
+from headrace.model.sequential import build_model
 from headrace.run import RunConfig
 from headrace.tokens.store import TokenStore
 from headrace.train.schedule import learning_rate

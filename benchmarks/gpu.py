@@ -23,10 +23,12 @@ import torch
 from headrace.model import DecoderConfig, ModelConfig, flops_per_token
 from headrace.model.attention import attended
 from headrace.model.geometry import segment_sight
-from headrace.objectives import CausalLM, Example
+from headrace.objectives import CausalLM
+from headrace.objectives.example import Example
 from headrace.train.config import TrainConfig
+from headrace.train.held import measured
 from headrace.train.layout import Layout
-from headrace.train.memory import measured, rank_bytes
+from headrace.train.memory import rank_bytes
 from headrace.train.metrics import PEAKS, peak_flops
 from headrace.train.process import device, join, leave
 from rows import row, show

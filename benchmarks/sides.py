@@ -17,9 +17,10 @@ import torch
 
 from headrace import storage
 from headrace.batches import Loader, Order
-from headrace.model import ModelConfig, build_model, whole_shapes
-from headrace.model.sequential import initial_weight
-from headrace.objectives import Example, ObjectiveConfig
+from headrace.model import ModelConfig
+from headrace.model.sequential import build_model, initial_weight, whole_shapes
+from headrace.objectives import ObjectiveConfig
+from headrace.objectives.example import Example
 from headrace.tokens.store import TokenStore
 from headrace.train.config import TrainConfig
 from headrace.train.engine import build_module, clips_itself, start_engine

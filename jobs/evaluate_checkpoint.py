@@ -5,7 +5,8 @@ from pathlib import Path
 
 from headrace import storage
 from headrace.control.exits import run_job
-from headrace.evaluate.benchmarks import BENCHMARKS, score_benchmarks
+from headrace.evaluate.benchmarks import score_benchmarks
+from headrace.evaluate.config import BENCHMARKS
 from headrace.evaluate.suite import evaluate_checkpoint
 from headrace.evaluate.watcher import result_path
 from headrace.inspection import current

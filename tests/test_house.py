@@ -79,6 +79,20 @@ def test_the_worker_s_rooms_know_no_ray(place):
         assert not [name for name in imported(path) if name.split(".")[0] == "ray"], path
 
 
+def test_a_configuration_is_read_and_a_run_is_looked_at_without_torch():
+    """It takes two seconds and 250 MB, in every verb, in a run's driver and in its data job."""
+    code = """
+import sys
+import headrace.control.controller, headrace.pipeline, headrace.submit.standing
+from headrace.config import validate
+from headrace.run import RunConfig, check_run
+config = validate(RunConfig, {"out": "run", "sources": [{"name": "a", "kind": "prose", "path": "*.txt"}]}, "run.yaml")
+check_run(config, "run.yaml")
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 def test_deepspeed_is_imported_inside_functions_only():
     for path in modules():
         for node in ast.parse(path.read_text()).body:

@@ -15,7 +15,7 @@ from headrace.config import Config, ConfigError, expand_environment, load_yaml, 
 from headrace.credentials import refuse_credentials
 from headrace.decontaminate.presets import Decontaminate
 from headrace.dedup.levels import Dedup
-from headrace.evaluate.suite import EvaluateConfig
+from headrace.evaluate.config import EvaluateConfig
 from headrace.ingest.budget import ErrorBudget
 from headrace.ingest.source import Source
 from headrace.model import DecoderConfig, ModelConfig, ModelSpec

@@ -12,7 +12,9 @@ from headrace.checkpoint.export import export_hugging_face
 from headrace.checkpoint.hugging_face import HuggingFaceReader
 from headrace.checkpoint.write import Writer
 from headrace.config import ConfigError
-from headrace.model import DecoderConfig, ModelConfig, build_model, decoder_aux
+from headrace.model import DecoderConfig, ModelConfig
+from headrace.model.aux import decoder_aux
+from headrace.model.sequential import build_model
 
 VOCAB = 64
 SIZES: dict[str, dict[str, Any]] = {

@@ -12,7 +12,9 @@ from tokenizers import Tokenizer
 
 from headrace.checkpoint.hugging_face import HuggingFaceReader, llama_parts
 from headrace.config import ConfigError
-from headrace.model import DecoderConfig, EncoderDecoderConfig, build_model, decoder_aux
+from headrace.model import DecoderConfig, EncoderDecoderConfig
+from headrace.model.aux import decoder_aux
+from headrace.model.sequential import build_model
 
 VOCAB = 64
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6], [53, 58, 9, 7, 9, 32, 38, 46]])

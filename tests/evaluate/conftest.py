@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from headrace.checkpoint.write import Writer
-from headrace.model import DecoderConfig, build_model
+from headrace.model import DecoderConfig
+from headrace.model.sequential import build_model
 from headrace.tokens.store import write_store
 
 VOCAB = 64

@@ -14,7 +14,7 @@ from headrace.artifact import Artifact
 from headrace.evaluate import benchmarks
 from headrace.evaluate.benchmarks import choose_items, encode, hit_rates, score_benchmarks
 from headrace.evaluate.load import load_checkpoint
-from headrace.model import decoder_aux
+from headrace.model.aux import decoder_aux
 
 
 def table_of(rows):

@@ -13,12 +13,14 @@ from headrace.checkpoint.write import Writer
 from headrace.cli import app, guarded
 from headrace.config import ConfigError
 from headrace.evaluate import external
+from headrace.evaluate.config import EvaluateConfig
 from headrace.evaluate.excerpts import choose
 from headrace.evaluate.external import Encoded, encode, external_path, score_external, windows
 from headrace.evaluate.hugging_face import HuggingFaceModel
 from headrace.evaluate.passages import Passage
-from headrace.evaluate.suite import EvaluateConfig, evaluate_checkpoint
-from headrace.model import DecoderConfig, build_model
+from headrace.evaluate.suite import evaluate_checkpoint
+from headrace.model import DecoderConfig
+from headrace.model.sequential import build_model
 from headrace.tokens.store import TokenStore, write_store
 from headrace.tokens.tokenizer import END_OF_TEXT, train_bpe
 

@@ -5,7 +5,7 @@ import torch
 
 from headrace.evaluate.generate import continue_tokens, generate
 from headrace.evaluate.load import load_checkpoint
-from headrace.model import decoder_aux
+from headrace.model.aux import decoder_aux
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from tokenizers import Tokenizer
 from headrace.checkpoint import CheckpointError
 from headrace.checkpoint.write import Writer
 from headrace.evaluate.load import load_checkpoint
-from headrace.model import DecoderConfig, EncoderDecoderConfig, build_model
+from headrace.model import DecoderConfig, EncoderDecoderConfig
+from headrace.model.sequential import build_model
 
 
 def test_the_weights_and_what_belongs_to_them(trained):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.evaluate.config import EvaluateConfig
 from headrace.evaluate.ngram import (
     FALLBACK_DISCOUNTS,
     KneserNey,
@@ -16,7 +17,6 @@ from headrace.evaluate.ngram import (
     discounts,
     score_baselines,
 )
-from headrace.evaluate.suite import EvaluateConfig
 from headrace.tokens.store import write_store
 
 EOS = 0

@@ -7,7 +7,9 @@ import torch
 from headrace.evaluate import scoring
 from headrace.evaluate.excerpts import choose
 from headrace.evaluate.scoring import score
-from headrace.model import DecoderConfig, build_model, decoder_aux
+from headrace.model import DecoderConfig
+from headrace.model.aux import decoder_aux
+from headrace.model.sequential import build_model
 from headrace.objectives import CausalLM
 from headrace.tokens.store import write_store
 

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from headrace.evaluate.config import EvaluateConfig
 from headrace.evaluate.ngram import score_baselines
-from headrace.evaluate.suite import EvaluateConfig, evaluate_checkpoint
+from headrace.evaluate.suite import evaluate_checkpoint
 from headrace.tokens.store import TokenStore
 
 CONFIG = EvaluateConfig(max_tokens=200)

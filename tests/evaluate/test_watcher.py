@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from headrace import storage
 from headrace.evaluate import watcher
-from headrace.evaluate.suite import EvaluateConfig
+from headrace.evaluate.config import EvaluateConfig
 
 FAST = watcher.suites(EvaluateConfig(max_tokens=100), None)
 BOTH = watcher.suites(EvaluateConfig(max_tokens=100, benchmark_items=5), "abcd")

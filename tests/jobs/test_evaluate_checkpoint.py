@@ -13,7 +13,7 @@ from headrace.checkpoint.write import Writer
 from headrace.config import validate
 from headrace.control.look import suites_of
 from headrace.evaluate import watcher
-from headrace.model import build_model
+from headrace.model.sequential import build_model
 from headrace.run import RunConfig, resolved_yaml
 
 SCRIPT = Path(__file__).resolve().parents[2] / "jobs" / "evaluate_checkpoint.py"

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
-from headrace.model import build_model, model_config
+from headrace.model import model_config
+from headrace.model.sequential import build_model
 from headrace.model.tensor_parallel import TensorParallel, shard_of
 from headrace.objectives import ObjectiveConfig
 from headrace.objectives import cross_entropy as module

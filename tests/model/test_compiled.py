@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from headrace.model import DecoderConfig, EncoderDecoderConfig, ModelConfig, SequentialModel, build_model
+from headrace.model import DecoderConfig, EncoderDecoderConfig, ModelConfig
 from headrace.model import compiled as subject
 from headrace.model.compiled import compiler
+from headrace.model.sequential import SequentialModel, build_model
 from headrace.objectives import CausalLM, Continuation
 
 SIZES: dict[str, Any] = {"layers": 3, "hidden": 16, "heads": 4, "kv_heads": 2}

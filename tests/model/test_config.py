@@ -8,14 +8,14 @@ from headrace.model import (
     DecoderConfig,
     EncoderDecoderConfig,
     ModelSpec,
-    SequentialModel,
     SizedDecoder,
     SizedEncoderDecoder,
     flops_per_token,
     model_config,
-    packed_aux,
     parameter_count,
 )
+from headrace.model.aux import packed_aux
+from headrace.model.sequential import SequentialModel
 
 
 def test_llama_7b_has_its_published_sizes() -> None:  # Touvron et al. 2023, arXiv:2302.13971, table 2: 6.7B

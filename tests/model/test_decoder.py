@@ -1,6 +1,8 @@
 import torch
 
-from headrace.model import DecoderConfig, build_model, decoder_aux
+from headrace.model import DecoderConfig
+from headrace.model.aux import decoder_aux
+from headrace.model.sequential import build_model
 
 CONFIG = DecoderConfig(layers=2, hidden=32, heads=4, kv_heads=2).sized(23, 16)
 

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from headrace.model import EncoderDecoderConfig, SequentialModel, build_model, packed_aux
+from headrace.model import EncoderDecoderConfig
+from headrace.model.aux import packed_aux
+from headrace.model.sequential import SequentialModel, build_model
 
 CONFIG = EncoderDecoderConfig(layers=2, encoder_layers=2, hidden=32, heads=4, kv_heads=2).sized(23, 16)
 

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from headrace.model import DecoderConfig, EncoderDecoderConfig, build_model, model_config, whole_shapes
+from headrace.model import DecoderConfig, EncoderDecoderConfig, model_config
+from headrace.model.sequential import build_model, whole_shapes
 from headrace.model.tensor_parallel import joined
 from headrace.objectives import CausalLM, Continuation
 

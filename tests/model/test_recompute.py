@@ -8,8 +8,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from headrace.model import DecoderConfig, EncoderDecoderConfig, SequentialModel, build_model, packed_aux
+from headrace.model import DecoderConfig, EncoderDecoderConfig
+from headrace.model.aux import packed_aux
 from headrace.model.recompute import Recompute
+from headrace.model.sequential import SequentialModel, build_model
 
 CONFIGS = [
     DecoderConfig(layers=3, hidden=32, heads=4, kv_heads=2, dropout=0.2).sized(23, 16),

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from headrace.model import DecoderConfig, EncoderDecoderConfig, SequentialModel, build_model, decoder_aux, draw, layer_specs, whole_shapes
-from headrace.model.sequential import initial_weight
+from headrace.model import DecoderConfig, EncoderDecoderConfig
+from headrace.model.aux import decoder_aux
+from headrace.model.sequential import SequentialModel, build_model, draw, initial_weight, layer_specs, whole_shapes
 from headrace.model.tensor_parallel import TensorParallel, cut, shard_of
 
 CONFIG = DecoderConfig(layers=2, hidden=32, heads=4, kv_heads=2).sized(23, 16)

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from headrace.model import DecoderConfig, build_model
+from headrace.model import DecoderConfig
+from headrace.model.sequential import build_model
 from headrace.objectives import CausalLM
 
 

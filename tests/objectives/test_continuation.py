@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from headrace.model import EncoderDecoderConfig, build_model
+from headrace.model import EncoderDecoderConfig
+from headrace.model.sequential import build_model
 from headrace.objectives import Continuation
 
 ROW = [4, 5, 0, 6, 8, 9, 0, 7, 3]

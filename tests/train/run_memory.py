@@ -16,7 +16,7 @@ from headrace.objectives import CausalLM
 from headrace.train.config import TrainConfig
 from headrace.train.engine import build_module, start_engine
 from headrace.train.groups import ranks_of
-from headrace.train.memory import measured
+from headrace.train.held import measured
 from headrace.train.process import device, import_deepspeed, leave
 from headrace.train.state import fill, reset_state
 from headrace.train.step import SummedLoss
@@ -48,7 +48,7 @@ def measure(deepspeed, values):
 
 
 def weight(model, name):
-    from headrace.model import whole_shapes
+    from headrace.model.sequential import whole_shapes
 
     return torch.full(whole_shapes(model)[name].shape, 0.01)
 

@@ -12,7 +12,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from headrace.model import DecoderConfig, EncoderDecoderConfig, ModelConfig, build_model
+from headrace.model import DecoderConfig, EncoderDecoderConfig, ModelConfig
+from headrace.model.sequential import build_model
 from headrace.objectives import CausalLM, Continuation
 from headrace.train.activations import Passes
 from headrace.train.config import TrainConfig

@@ -14,7 +14,7 @@ from headrace.batches import Loader, Order, with_replay
 from headrace.checkpoint import Reader, load_model, read_manifest
 from headrace.checkpoint.export import export_hugging_face
 from headrace.checkpoint.write import Writer
-from headrace.model import build_model
+from headrace.model.sequential import build_model
 from headrace.tokens.store import TokenStore
 from headrace.train.config import Start
 from headrace.train.schedule import Cosine, learning_rate

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace.train.engine import BUCKET_ELEMENTS, CPU_BUCKET_ELEMENTS, bucket_elements
+from headrace.train.memory import BUCKET_ELEMENTS, CPU_BUCKET_ELEMENTS, bucket_elements
 from headrace.train.process import LARGEST_KEPT
 
 

@@ -12,8 +12,8 @@ import torch
 
 from headrace.batches import Loader, Order
 from headrace.checkpoint import Reader, load_model, read_manifest, verify
-from headrace.model import build_model
 from headrace.model.compiled import compiler
+from headrace.model.sequential import build_model
 from headrace.tokens.store import TokenStore
 from headrace.train.spec import TrainSpec
 

@@ -12,7 +12,8 @@ from headrace.batches import Loader, Order, with_replay
 from headrace.checkpoint.canonical import load_model
 from headrace.checkpoint.write import Writer
 from headrace.config import ConfigError, validate
-from headrace.model import DecoderConfig, EncoderDecoderConfig, ModelSpec, build_model
+from headrace.model import DecoderConfig, EncoderDecoderConfig, ModelSpec
+from headrace.model.sequential import build_model
 from headrace.tokens.store import TokenStore, write_store
 from headrace.tokens.tokenizer import Tokens
 from headrace.train.config import Start, TrainConfig

@@ -24,15 +24,16 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from headrace import storage
-from headrace.checkpoint.tensor_file import as_bytes
 from headrace.model.config import ModelConfig, model_config
 from headrace.paths import below, leads_out
+
+if TYPE_CHECKING:  # a run's driver looks at checkpoints and opens none
+    import torch
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "headrace-checkpoint", 1
@@ -185,6 +186,8 @@ class Reader:
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every tensor's bytes, by name: what two checkpoints hold, compared whatever layouts wrote them."""
+    from headrace.checkpoint.tensor_file import as_bytes
+
     with Reader(folder) as reader:
         return {name: hashlib.sha256(as_bytes(reader.get(name))).hexdigest() for name in reader.manifest["tensors"]}
 

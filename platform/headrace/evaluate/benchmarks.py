@@ -15,13 +15,13 @@ import xxhash
 
 from headrace import storage
 from headrace.artifact import Artifact, read_table
+from headrace.evaluate.config import BENCHMARKS
 from headrace.evaluate.excerpts import token_characters
 from headrace.evaluate.load import LoadedModel, load_checkpoint
 from headrace.evaluate.metrics import METRICS, row_of
 from headrace.evaluate.result import publish
 from headrace.evaluate.scoring import score_ids
 
-BENCHMARKS = "benchmarks"
 ITEM_TOKENS = 1024  # of an item; what is longer is scored by its beginning
 
 DEFINITION = (

@@ -15,13 +15,13 @@ from tokenizers import Encoding, Tokenizer
 
 from headrace import storage
 from headrace.config import ConfigError
+from headrace.evaluate.config import FAST, EvaluateConfig
 from headrace.evaluate.excerpts import DEFINITION, choose
 from headrace.evaluate.hugging_face import HuggingFaceModel, load_hugging_face
 from headrace.evaluate.metrics import DocumentScores, rows
 from headrace.evaluate.passages import Passage, passages
 from headrace.evaluate.result import publish
 from headrace.evaluate.scoring import GPU_LOGITS_AT_ONCE, LOGITS_AT_ONCE, score_windows
-from headrace.evaluate.suite import FAST, EvaluateConfig
 from headrace.tokens.store import TokenStore
 
 # Tokens of a window, unless the model's context is shorter or the run's sequences are longer: a window's logits over 128k entries then

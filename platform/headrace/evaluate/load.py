@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 
 from headrace import storage
 from headrace.checkpoint import load_model, read_manifest
-from headrace.model import SizedDecoder, build_model
+from headrace.model import SizedDecoder
+from headrace.model.sequential import build_model
 from headrace.tokens.tokenizer import end_of_text
 
 

@@ -19,10 +19,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from headrace import storage
+from headrace.evaluate.config import EvaluateConfig
 from headrace.evaluate.excerpts import DEFINITION, choose
 from headrace.evaluate.metrics import DocumentScores, rows
 from headrace.evaluate.result import publish
-from headrace.evaluate.suite import EvaluateConfig
 from headrace.tokens.store import TokenStore
 
 Array = np.ndarray[Any, Any]

@@ -8,26 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import PositiveInt
 from tokenizers import Tokenizer
 
 from headrace import storage
-from headrace.config import Config
+from headrace.evaluate.config import FAST, EvaluateConfig
 from headrace.evaluate.excerpts import DEFINITION, choose
 from headrace.evaluate.load import load_checkpoint
 from headrace.evaluate.metrics import rows
 from headrace.evaluate.result import publish
 from headrace.evaluate.scoring import score
 from headrace.tokens.store import TokenStore
-
-FAST = "fast"
-
-
-class EvaluateConfig(Config):
-    """On how much held-out text every checkpoint and every baseline is scored."""
-
-    max_tokens: PositiveInt = 200_000  # of each source's validation part, the same ones for every checkpoint and baseline
-    benchmark_items: PositiveInt | None = 200  # of each evaluation set of `decontaminate`, clean ones and contaminated; null: none
 
 
 def evaluate_checkpoint(checkpoint: Path, tokens: Path, config: EvaluateConfig, out: Path) -> dict[str, Any]:

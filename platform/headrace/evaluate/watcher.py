@@ -10,8 +10,7 @@ from typing import Any
 from headrace import storage
 from headrace.checkpoint import committed
 from headrace.checkpoint.canonical import MANIFEST
-from headrace.evaluate.benchmarks import BENCHMARKS
-from headrace.evaluate.suite import FAST, EvaluateConfig
+from headrace.evaluate.config import BENCHMARKS, FAST, EvaluateConfig
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from pydantic import Field
 
 from headrace.objectives.causal import CausalLM
 from headrace.objectives.continuation import Continuation
-from headrace.objectives.example import Example
 
 ObjectiveConfig = Annotated[CausalLM | Continuation, Field(discriminator="name")]
 
-__all__ = ["CausalLM", "Continuation", "Example", "ObjectiveConfig"]
+__all__ = ["CausalLM", "Continuation", "ObjectiveConfig"]

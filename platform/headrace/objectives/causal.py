@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from headrace.config import Config
-from headrace.model.aux import decoder_aux
-from headrace.model.tensor_parallel import ALONE, TensorParallel
-from headrace.objectives.example import Example, summed_nats
+
+if TYPE_CHECKING:  # torch takes two seconds to import, and every verb reads configurations
+    from torch import Tensor
+
+    from headrace.model.tensor_parallel import TensorParallel
+    from headrace.objectives.example import Example
 
 
 class CausalLM(Config):
@@ -27,9 +28,14 @@ class CausalLM(Config):
         Args:
             samples: int64 [B], the sequences' numbers in the run.
         """
+        from headrace.model.aux import decoder_aux
+        from headrace.objectives.example import Example
+
         tokens, targets = sequences[:, :-1].contiguous(), sequences[:, 1:].contiguous()
         return Example(tokens, decoder_aux(tokens, eos, samples), targets, tokens != eos)
 
-    def loss(self, logits: Tensor, example: Example, tensor: TensorParallel = ALONE) -> tuple[Tensor, Tensor]:
+    def loss(self, logits: Tensor, example: Example, tensor: TensorParallel | None = None) -> tuple[Tensor, Tensor]:
         """Sum of nats, float32, and number of targets, int64, of logits [B, T, V], or of this rank's share of their columns."""
+        from headrace.objectives.example import summed_nats
+
         return summed_nats(logits, example, tensor)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from headrace.config import Config
-from headrace.model.aux import packed_aux
 from headrace.model.config import source_length
-from headrace.model.tensor_parallel import ALONE, TensorParallel
-from headrace.objectives.example import Example, summed_nats
+
+if TYPE_CHECKING:  # torch takes two seconds to import, and every verb reads configurations
+    from torch import Tensor
+
+    from headrace.model.tensor_parallel import TensorParallel
+    from headrace.objectives.example import Example
 
 
 class Continuation(Config):
@@ -30,11 +31,16 @@ class Continuation(Config):
         Args:
             samples: int64 [B], the sequences' numbers in the run.
         """
+        from headrace.model.aux import packed_aux
+        from headrace.objectives.example import Example
+
         tokens = sequences[:, :-1].contiguous()
         start = source_length(tokens.shape[1])
         targets = sequences[:, start + 1 :].contiguous()
         return Example(tokens, packed_aux(tokens, eos, samples), targets, tokens[:, start:] != eos)
 
-    def loss(self, logits: Tensor, example: Example, tensor: TensorParallel = ALONE) -> tuple[Tensor, Tensor]:
+    def loss(self, logits: Tensor, example: Example, tensor: TensorParallel | None = None) -> tuple[Tensor, Tensor]:
         """Sum of nats, float32, and number of targets, int64, of logits [B, T', V] of the decoder's tokens, or of this rank's columns."""
+        from headrace.objectives.example import summed_nats
+
         return summed_nats(logits, example, tensor)

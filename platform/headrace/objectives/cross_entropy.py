@@ -9,9 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from headrace.model.tensor_parallel import ALONE, TensorParallel
-
-BLOCK_BYTES = 2 << 20  # float32 bytes of logits in work at once: stays in a core's cache, and a GPU's kernels are still full
-GPU_BLOCK_BYTES = 512 << 20
+from headrace.objectives.blocks import BLOCK_BYTES, GPU_BLOCK_BYTES
 
 
 class _CrossEntropy(torch.autograd.Function):

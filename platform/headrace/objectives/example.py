@@ -27,7 +27,7 @@ class Example(NamedTuple):
         return int(self.weights.sum())
 
 
-def summed_nats(logits: Tensor, example: Example, tensor: TensorParallel = ALONE) -> tuple[Tensor, Tensor]:
+def summed_nats(logits: Tensor, example: Example, tensor: TensorParallel | None = None) -> tuple[Tensor, Tensor]:
     """Sum of nats, float32, and number of targets, int64, of logits [B, T', V] or of this rank's share of their columns."""
     weights = example.weights.flatten()
-    return cross_entropy(logits.flatten(0, 1), example.targets.flatten(), weights, tensor), weights.sum()
+    return cross_entropy(logits.flatten(0, 1), example.targets.flatten(), weights, tensor or ALONE), weights.sum()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace.model import ModelConfig
-from headrace.objectives.cross_entropy import BLOCK_BYTES, GPU_BLOCK_BYTES
+from headrace.objectives.blocks import BLOCK_BYTES, GPU_BLOCK_BYTES
 from headrace.train.config import Recompute, TrainConfig
 from headrace.train.layout import Layout
 from headrace.train.stages import layer_weights

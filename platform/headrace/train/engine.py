@@ -11,21 +11,18 @@ from typing import Any
 import torch
 
 from headrace.config import ConfigError
-from headrace.model import ModelConfig, SequentialModel, layer_specs
+from headrace.model import ModelConfig
 from headrace.model.compiled import COMPILERS, compiled, compiler
 from headrace.model.recompute import recomputed
+from headrace.model.sequential import SequentialModel, layer_specs
 from headrace.train.config import TrainConfig
 from headrace.train.groups import Ranks, model_parallel_unit
+from headrace.train.memory import bucket_elements
 from headrace.train.pipeline import LossFunction, pipeline_module
 from headrace.train.process import device, keep_memory, total
 from headrace.train.stages import stage_bounds
 
 log = logging.getLogger("headrace")
-
-# Numbers reduced or gathered at once. DeepSpeed's default of 5e8 holds 2 GB a buffer; and on a CPU a buffer is taken anew in each step,
-# of which the C library keeps no more than 32 MB for the next one.
-BUCKET_ELEMENTS = 50_000_000
-CPU_BUCKET_ELEMENTS = 4_000_000
 
 
 def build_module(deepspeed: Any, model: ModelConfig, seed: int, config: TrainConfig, ranks: Ranks, loss: LossFunction) -> Any:
@@ -82,11 +79,6 @@ def adamw(module: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 def clips_itself(config: TrainConfig, ranks: Ranks) -> bool:
     """Whether the engine clips and gives the gradient norm; at ZeRO 0 in fp32 it gives none, so the step does both in one pass."""
     return ranks.layout.zero > 0 or config.precision != "fp32"
-
-
-def bucket_elements(on_gpu: bool) -> int:
-    """Numbers that are reduced or gathered at once."""
-    return BUCKET_ELEMENTS if on_gpu else CPU_BUCKET_ELEMENTS
 
 
 def engine_config(config: TrainConfig, ranks: Ranks, hidden: int, on_gpu: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Bytes that a rank of a layout needs, from the sizes alone; and the bytes of an engine's real tensors, to hold them against.
+"""Bytes that a rank of a layout needs, from the sizes alone; `headrace.train.held` counts those of an engine's real tensors.
 
 What DeepSpeed 0.19 allocates was read in its source: `runtime/zero/stage_1_and_2.py`, `runtime/zero/stage3.py`, `runtime/bf16_optimizer.py`
 and `runtime/fp16/unfused_optimizer.py`. In every table of theirs weights lie in two flat groups, matrices and vectors.
@@ -6,21 +6,20 @@ and `runtime/fp16/unfused_optimizer.py`. In every table of theirs weights lie in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any
-
-from torch import Tensor
 
 from headrace.model import ModelConfig
 from headrace.train.activations import FP32, WIDTH, Passes
 from headrace.train.config import TrainConfig
-from headrace.train.engine import bucket_elements
 from headrace.train.layout import Layout
 from headrace.train.stages import layer_weights, stage_bounds
 
 MOMENTS = 2  # of AdamW
+# Numbers reduced or gathered at once. DeepSpeed's default of 5e8 holds 2 GB a buffer; and on a CPU a buffer is taken anew in each step,
+# of which the C library keeps no more than 32 MB for the next one.
+BUCKET_ELEMENTS = 50_000_000
+CPU_BUCKET_ELEMENTS = 4_000_000
 REDUCED_ELEMENTS = 500_000_000  # numbers that the engine puts together for an all-reduce where ZeRO does not
 LIVE_ELEMENTS = 1_000_000_000  # weights that ZeRO 3 keeps gathered at once, DeepSpeed's default
 
@@ -43,6 +42,11 @@ class RankBytes:
     @property
     def device(self) -> int:
         return self.total - self.host
+
+
+def bucket_elements(on_gpu: bool) -> int:
+    """Numbers that an engine reduces or gathers at once."""
+    return BUCKET_ELEMENTS if on_gpu else CPU_BUCKET_ELEMENTS
 
 
 def largest_rank(model: ModelConfig, config: TrainConfig, data: int, on_gpu: bool) -> RankBytes:
@@ -204,75 +208,3 @@ class _State:
 def _layout(config: TrainConfig) -> Layout:
     assert config.layout != "auto", "chosen before its bytes are counted"
     return config.layout
-
-
-def measured(engine: Any) -> dict[str, int]:
-    """Bytes of an engine's tensors as they are: `parameters`, `gradients` and `optimizer`, memory that is shared counted once.
-
-    To be called between two micro-batches of a step, or just behind the last one's backward pass, before the update: at other times
-    there are no gradients.
-    """
-    weights = list(engine.module.parameters())
-    seen = _Seen()
-    return {
-        "parameters": seen.add(tensor for weight in weights for tensor in (weight.data, getattr(weight, "ds_tensor", None))),
-        "optimizer": seen.add([*_masters(engine), *_tensors(list(engine.basic_optimizer.state.values()))]),
-        "gradients": seen.add(_gradients(engine, weights)),
-    }
-
-
-def _masters(engine: Any) -> list[Tensor]:
-    """What AdamW updates on this rank: masters, or at ZeRO 0 in fp32 the weights themselves."""
-    if engine.zero_optimization_stage() == 3:
-        return list(engine.optimizer.fp32_partitioned_groups_flat)
-    return [tensor for group in engine.basic_optimizer.param_groups for tensor in group["params"]]
-
-
-def _gradients(engine: Any, weights: Iterable[Tensor]) -> Iterator[Tensor | None]:
-    for tensor in (*weights, *_masters(engine)):
-        yield from (tensor.grad, getattr(tensor, "grad_accum", None))
-    for name in (
-        "averaged_gradients",  # of ZeRO 2, a list for each group
-        "all_grad_tensors",
-        "accumulated_grads_in_cpu",  # of offload
-        "fp32_groups_gradients_flat",  # of BF16_Optimizer
-        "grad_partitions_flat_buffer",  # of ZeRO 3
-    ):
-        yield from _tensors(getattr(engine.optimizer, name, None))
-
-
-def _tensors(found: Any) -> Iterator[Tensor]:
-    """Every tensor in nested lists and mappings."""
-    if isinstance(found, Tensor):
-        yield found
-    elif isinstance(found, dict):
-        yield from (tensor for value in found.values() for tensor in _tensors(value))
-    elif isinstance(found, list | tuple):
-        yield from (tensor for value in found for tensor in _tensors(value))
-
-
-class _Seen:
-    """Ranges of memory that have been counted."""
-
-    def __init__(self) -> None:
-        self.ranges: dict[int, list[tuple[int, int]]] = {}  # by the storage's address
-
-    def add(self, tensors: Iterable[Tensor | None]) -> int:
-        """Bytes that these tensors are in and that were not counted before."""
-        before = self._total()
-        for tensor in tensors:
-            if tensor is not None and tensor.numel():
-                first = tensor.storage_offset() * tensor.element_size()
-                extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
-                address = tensor.untyped_storage().data_ptr()
-                self.ranges.setdefault(address, []).append((first, first + extent * tensor.element_size()))
-        return self._total() - before
-
-    def _total(self) -> int:
-        total = 0
-        for ranges in self.ranges.values():
-            end = 0
-            for first, last in sorted(ranges):
-                total += max(0, last - max(first, end))
-                end = max(end, last)
-        return total

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from headrace.model import LayerSpec
 from headrace.model.recompute import Layer
+from headrace.model.sequential import LayerSpec
 from headrace.train.groups import Ranks
 
 LossFunction = Callable[[Tensor, tuple[Tensor, ...]], Tensor]  # outputs of the last layer, labels -> scalar

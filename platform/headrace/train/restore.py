@@ -15,8 +15,8 @@ from headrace.checkpoint import Reader, newest_valid
 from headrace.checkpoint.canonical import STEP
 from headrace.checkpoint.retention import sweep
 from headrace.config import ConfigError
-from headrace.model import ModelConfig, whole_shapes
-from headrace.model.sequential import initial_weight
+from headrace.model import ModelConfig
+from headrace.model.sequential import initial_weight, whole_shapes
 from headrace.tokens.store import TokenStore
 from headrace.train import spikes
 from headrace.train.process import agreed, refusing_together

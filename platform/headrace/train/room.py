@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
-import torch
+
+if TYPE_CHECKING:  # see `has_driver`
+    import torch
+
+DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # of NVIDIA, of Windows' subsystem for Linux, of AMD
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,8 @@ def room_of_worker(where: torch.device) -> Room:
     """That of the worker in this process, which has its device already."""
     neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
     if where.type == "cuda":
+        import torch
+
         return Room(int(torch.cuda.get_device_properties(where).total_memory), neighbours, True)
     return Room(psutil.virtual_memory().total // neighbours, neighbours, False)
 
@@ -39,6 +49,10 @@ def room_of_worker(where: torch.device) -> Room:
 @lru_cache(maxsize=1)
 def gpus() -> tuple[int, int]:
     """How many GPUs this process may use, and bytes of the smallest; (0, 0) without any."""
+    if not has_driver():
+        return 0, 0
+    import torch
+
     count = torch.cuda.device_count()
     if not count:
         return 0, 0
@@ -48,3 +62,8 @@ def gpus() -> tuple[int, int]:
         return count, min(int(line) << 20 for line in told.split())
     except (OSError, subprocess.SubprocessError, ValueError):  # no such tool: torch knows, at the price of a place on each GPU
         return count, min(int(torch.cuda.get_device_properties(index).total_memory) for index in range(count))
+
+
+def has_driver() -> bool:
+    """Whether it is worth asking torch for GPUs: it takes two seconds to import, and every verb reads a configuration."""
+    return not sys.platform.startswith("linux") or shutil.which("nvidia-smi") is not None or any(Path(each).exists() for each in DRIVERS)

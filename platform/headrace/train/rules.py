@@ -112,7 +112,7 @@ def sequence_of_a_share(case: Case) -> str | None:
 
 def depth_of_a_pipeline(case: Case) -> str | None:
     """A stage without a block would only pass on."""
-    if case.layout.pipeline <= case.blocks:
+    if case.layout.pipeline == 1 or case.layout.pipeline <= case.blocks:  # the layers are looked at where there is something to cut
         return None
     return (
         f"train.layout.pipeline = {case.layout.pipeline}, but the model has {case.blocks} blocks; set train.layout.pipeline={case.blocks}"

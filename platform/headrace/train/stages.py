@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from headrace.config import ConfigError
-from headrace.model import ModelConfig, WeightShape, layer_specs, whole_shapes
+from headrace.model import ModelConfig
+
+if TYPE_CHECKING:  # with torch: most layouts are checked without a look at the layers
+    from headrace.model.sequential import WeightShape
 
 
 def stage_bounds(model: ModelConfig, stages: int) -> list[int]:
@@ -30,6 +34,8 @@ def _stage_bounds(model: ModelConfig, stages: int) -> tuple[int, ...]:
 @lru_cache(maxsize=16)
 def layer_weights(model: ModelConfig) -> dict[str, dict[str, WeightShape]]:
     """Canonical name of each layer, first to last -> name within it and shape of each of its weights; a tied one is the first layer's."""
+    from headrace.model.sequential import layer_specs, whole_shapes
+
     layers: dict[str, dict[str, WeightShape]] = {spec.name: {} for spec in layer_specs(model, 0)}
     for name, found in whole_shapes(model).items():
         kind, _, inner = name.partition(".")

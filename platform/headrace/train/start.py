@@ -17,9 +17,8 @@ import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from pydantic import Field, TypeAdapter
 from tokenizers import Tokenizer
 
@@ -28,7 +27,6 @@ from headrace.artifact import Artifact
 from headrace.batches import Replay
 from headrace.checkpoint import CheckpointError, Reader, committed, read_manifest
 from headrace.checkpoint.canonical import MANIFEST, NAME, step_of
-from headrace.checkpoint.hugging_face import HuggingFaceReader
 from headrace.checkpoint.model_folder import CONFIG, TOKENIZER
 from headrace.checkpoint.named import find, place
 from headrace.config import Config, ConfigError
@@ -36,6 +34,11 @@ from headrace.model import ModelConfig, ModelSpec, model_config
 from headrace.tokens.store import TokenStore
 from headrace.tokens.tokenizer import Tokens
 from headrace.train.config import Start
+
+if TYPE_CHECKING:  # see `_reader`
+    import torch
+
+    from headrace.checkpoint.hugging_face import HuggingFaceReader
 
 WAYS = "give RUN@STEP or RUN, the folder that a run's `out` named, or a folder in the Hugging Face format"
 # Of a model's configuration, what belongs to its data, or to how it is trained: a start does not decide on it.
@@ -77,7 +80,7 @@ class Origin(Config):
             ConfigError: they are not there any more, or are others.
         """
         try:
-            found: Reader | HuggingFaceReader = HuggingFaceReader(self.folder) if self.step is None else Reader(self.folder)
+            found: Reader | HuggingFaceReader = _reader(self.folder) if self.step is None else Reader(self.folder)
         except CheckpointError as error:
             raise ConfigError(f"{error} The run was to start from it; name another with train.start.checkpoint=.") from None
         if not self.unchanged():
@@ -123,7 +126,7 @@ class Origin(Config):
         """Whether the folder holds what was looked up."""
         if self.step is not None:
             return storage.present(self.folder / MANIFEST) and _manifest_digest(self.folder) == self.digest
-        with HuggingFaceReader(self.folder) as reader:
+        with _reader(self.folder) as reader:
             return _stamp(reader.files) == self.stamp or reader.digest() == self.digest
 
     @property
@@ -277,7 +280,7 @@ def _of_run(checkpoint: Path, asked: str) -> Origin:
 
 
 def _of_model(folder: Path, asked: str) -> Origin:
-    with HuggingFaceReader(folder) as reader:
+    with _reader(folder) as reader:
         return Origin(
             asked=asked,
             folder=folder,
@@ -287,6 +290,12 @@ def _of_model(folder: Path, asked: str) -> Origin:
             tokenizer=tokenizer_digest(folder / TOKENIZER),
             stamp=_stamp(reader.files),
         )
+
+
+def _reader(folder: Path) -> HuggingFaceReader:
+    from headrace.checkpoint.hugging_face import HuggingFaceReader  # with torch: two seconds that other runs do without
+
+    return HuggingFaceReader(folder)
 
 
 def _manifest_digest(checkpoint: Path) -> str:

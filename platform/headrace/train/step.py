@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from headrace.model.tensor_parallel import TensorParallel, shard_of
-from headrace.objectives import Example, ObjectiveConfig
+from headrace.objectives import ObjectiveConfig
+from headrace.objectives.example import Example
 from headrace.train.config import Spikes
 from headrace.train.groups import Ranks
 from headrace.train.process import total

@@ -68,7 +68,7 @@ def configured(tmp_path_factory):
                 "steps": STEPS,
                 "batch": {"global": 8, "micro": 4},
                 "layout": {"data": 2, "zero": 1},
-                "checkpoint": {"every": 20, "keep": 10},
+                "checkpoint": {"every": 20, "keep": 2},
             },
             "evaluate": {"max_tokens": 2000},
             "cluster": {"cpus": 2},
@@ -144,8 +144,8 @@ def test_the_flow_ends_in_a_report_and_leaves_nothing_running(unbroken):
     report = json.loads((run / "report.json").read_text())
     assert report
     assert [line[0] for line in curve(run)] == list(range(1, STEPS + 1))
-    checkpoints = sorted(path.name for path in (run / "train" / "checkpoints").iterdir())
-    assert checkpoints == [f"step-{step:08d}" for step in range(0, STEPS + 1, 20)]
+    checkpoints = [f"step-{step:08d}" for step in range(0, STEPS + 1, 20)]
+    assert sorted(path.name for path in (run / "train" / "checkpoints").iterdir()) == checkpoints[-2:], "however late a score came"
     losses = [json.loads((run / "eval" / name / "fast.json").read_text())["validation_loss"] for name in checkpoints]
     assert losses[-1] < losses[0]
     for stage in json.loads((run / "data" / "current.json").read_text()):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # a run's driver looks at checkpoints and opens none
     import torch
 
 MANIFEST = "manifest.json"
+OLD = "old"  # beside a new checkpoint on its way in: the one that it replaces
 FORMAT, VERSION = "headrace-checkpoint", 1
 NAME = re.compile(r"step-(\d{8,})")
 STATES = ("exp_avg", "exp_avg_sq")  # optimizer state of the shape of its weight; names of torch.optim.AdamW

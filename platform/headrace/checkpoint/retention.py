@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace import storage
-from headrace.checkpoint.canonical import MANIFEST, committed, step_of
-from headrace.checkpoint.write import OLD
+from headrace.checkpoint.canonical import MANIFEST, OLD, committed, step_of
 
 PIN_SECONDS = 6 * 3600.0  # a pin older than this belongs to a reader that died
 

@@ -24,12 +24,11 @@ from typing import Any, Literal
 from torch import Tensor
 
 from headrace import storage
-from headrace.checkpoint.canonical import FORMAT, MANIFEST, VERSION, checkpoint_name, verify
+from headrace.checkpoint.canonical import FORMAT, MANIFEST, OLD, VERSION, checkpoint_name, verify
 from headrace.checkpoint.tensor_file import write_tensor_file
 
 FILE_BYTES = 2 << 30  # of tensors in one file: bounds what `Writer` holds back
 POLL_S = 0.01, 1.0  # between two looks for parts: the first pause, and the longest
-OLD = "old"  # what the new checkpoint replaces, while it does
 
 Kind = Literal["model", "optimizer"]
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import yaml
 
 from headrace import pipeline, storage
+from headrace.checkpoint.retention import prune
 from headrace.config import ConfigError
 from headrace.control import attempts, cluster
 from headrace.control.attempts import GivenUp
@@ -266,6 +267,9 @@ def run_on_cluster(config: RunConfig, upto: Upto) -> bool:
                     tell = (lambda: None) if local else Waiting(jobs.status).look
                     exists = (lambda: cluster.find_running(control) is not None) if local else (lambda: True)
                     Controller(config, jobs, event, local, upto, exists, tell_of_demand=tell).run()
+                if upto == "scores":  # training, which deletes checkpoints as their scores come, ended before the last of these
+                    settings = config.train.checkpoint
+                    prune(run, settings.keep, [suite.name for suite in suites_of(config)], settings.milestones, settings.best)
             finally:
                 if local:
                     started = time.monotonic()

@@ -63,7 +63,10 @@ def start_head(spec: dict, home: Path) -> dict[str, str]:
     clients = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home / "token"), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     environment = {**os.environ, **clients, "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])  # of the provider
-    environment["RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS"] = "1"  # of jobs: ten seconds are as long as one of these stages
+    # Of jobs: one of these stages takes no longer than the ten seconds that Ray Data looks back, or waits from one request to the next;
+    # and with units of milliseconds a node is hardly ever as busy as it has to be for another one.
+    environment |= {"RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS": "1", "RAY_DATA_CLUSTER_UTIL_AVG_WINDOW_S": "2"}
+    environment["RAY_DATA_CLUSTER_SCALING_UP_UTIL_THRESHOLD"] = "0.2"
     if spec["version"] == 2:
         environment |= {"RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": HEAD, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD}
     command = [

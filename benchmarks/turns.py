@@ -84,6 +84,8 @@ class Side:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(signal.SIGSTOP)
             found = [process for process in self.processes() if process.pid not in stopped]
+        while any(map(_is_at_work, self.processes())):  # a signal takes its time
+            time.sleep(0.001)
 
     def processes(self) -> list[psutil.Process]:
         """The process and all below it."""
@@ -176,3 +178,10 @@ def take_turns(sides: Sequence[Side], rounds: int, steps: int) -> dict[str, list
 def steps_needed(warm: int, rounds: int, steps: int) -> int:
     """Steps that are enough for all turns of a side, each with the step that it was stopped in, and another where the stop comes late."""
     return warm + rounds * (steps + 2)
+
+
+def _is_at_work(process: psutil.Process) -> bool:
+    try:
+        return process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
+    except psutil.NoSuchProcess:
+        return False

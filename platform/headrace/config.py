@@ -28,6 +28,23 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts with line ends beyond ASCII's: as they are, PyYAML writes them, and reads a space."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if set(text) & set("\x85\u2028\u2029") else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump_yaml(value: Any, **layout: Any) -> str:
+    """Plain values as YAML that comes back as they are; keys in their order."""
+    written: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **layout)
+    return written
+
+
 def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 

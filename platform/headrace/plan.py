@@ -15,6 +15,7 @@ from rich.table import Table
 
 from headrace import pipeline, storage
 from headrace.artifact import MANIFEST
+from headrace.config import dump_yaml
 from headrace.dedup.alarms import Alarms
 from headrace.dedup.index import IndexConfig
 from headrace.dedup.presets import SIMILARITIES, preset_table
@@ -244,9 +245,7 @@ def matmul_flops() -> float:
 
 def print_plan(plan: dict[str, Any], console: Console) -> None:
     """The plan for a person: configuration first, then what follows from it."""
-    import yaml
-
-    console.print(yaml.safe_dump(plan["config"], sort_keys=False, allow_unicode=True), highlight=False)
+    console.print(dump_yaml(plan["config"]), highlight=False)
     sources = Table("source", "files", "raw MB", "text MB (estimate)", "tokens (estimate)", "epochs", title="Sources")
     for name, row in plan["sources"].items():
         numbers = [f"{row['files']:,}", f"{row['raw_bytes'] / 1e6:,.1f}", f"{row['text_bytes'] / 1e6:,.1f}", f"{row['tokens']:,}"]

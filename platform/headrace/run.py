@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, model_validator
 
 from headrace import storage
-from headrace.config import Config, ConfigError, expand_environment, load_yaml, override, parse_yaml, validate
+from headrace.config import Config, ConfigError, dump_yaml, expand_environment, load_yaml, override, parse_yaml, validate
 from headrace.credentials import refuse_credentials
 from headrace.decontaminate.presets import Decontaminate
 from headrace.dedup.levels import Dedup
@@ -193,7 +192,7 @@ def _report_mistakes(config: RunConfig) -> Iterator[str]:
 
 def resolved_yaml(config: RunConfig) -> str:
     """The whole configuration with every default written out, as RUN/config.yaml holds it."""
-    return yaml.safe_dump(as_json(config), sort_keys=False, allow_unicode=True)
+    return dump_yaml(as_json(config))
 
 
 def as_json(config: Config) -> dict[str, Any]:

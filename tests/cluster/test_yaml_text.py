@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.cluster.yaml_text import write
@@ -17,6 +17,8 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=8) | st.di
 
 
 @settings(max_examples=150, deadline=None)
+@example({"a": ["\x85", "b\u2028c\n\u2029"]}, "")
+@example("\x85", "")
 @given(VALUES, st.sampled_from(["", "one line", "two\n\nlines"]))
 def test_values_come_back(value, header):
     assert yaml.safe_load(write(value, header=header)) == value

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
+from headrace.config import dump_yaml
 
 WIDTH = 140
 
@@ -94,5 +94,4 @@ def _flows(value: Any, place: Place, column: int, comments: Mapping[Place, str])
 
 
 def _scalar(value: Any) -> str:
-    plain: str = yaml.safe_dump(value, default_flow_style=True, width=1 << 30, sort_keys=False, allow_unicode=True)
-    return plain.removesuffix("\n").removesuffix("\n...")
+    return dump_yaml(value, default_flow_style=True, width=1 << 30).removesuffix("\n").removesuffix("\n...")

@@ -1,6 +1,6 @@
 # make quickstart   set up .venv, install, run the whole flow on this machine's own Python texts
 # make test         set up the same way, run the test suite
-# make faults       every kind of fault, those of training and of drivers often and at random moments, about 50 minutes on an idle
+# make faults       every kind of fault, those of training and of drivers often and at random moments, about 45 minutes on an idle
 #                   machine; FAULTS_SEED=N for other moments
 # make soak         half an hour of whole runs with a kill every minute: goodput, and whether anything grows
 # TORCH_INDEX=URL   take torch from this index instead of pip's default (see README, "Where torch comes from")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from headrace import artifact, pipeline, shuffle, stage
 from headrace.config import validate
 from headrace.dedup import phases
+from headrace.dedup.index import Index
 from headrace.dedup.levels import Dedup, deduplicate
 from headrace.run import RunConfig
+from headrace.stage import UnitResult
 
 WORDS = [f"word{number}" for number in range(3000)]
 
@@ -81,6 +84,18 @@ def test_ray_and_this_process_in_every_phase(raw, tmp_path, documents_file, monk
     there = deduplicate(units, config, tmp_path / "ray", "ray")
     assert there == local
     assert len(list((tmp_path / "ray" / "work" / "candidates").glob("*.parquet"))) > 2
+
+
+def tell_process(unit, folder):
+    return UnitResult(counters={"process": os.getpid()})
+
+
+def test_an_old_index_is_read_by_the_cluster_however_little_new_text_there_is(tmp_path, documents_file, ray_session):
+    units = [documents_file(tmp_path, rank, ["the text of a document"]) for rank in range(2)]
+    under_way = phases.Phases(units, tmp_path / "run" / "dedup", "ray", Index(units=({"id": "old"},)))
+    assert {each["counters"]["process"] for each in under_way.run(tell_process, "new")} == {os.getpid()}
+    (old,) = under_way.run_index(tell_process, "old")
+    assert old["counters"]["process"] != os.getpid()
 
 
 def test_one_two_and_four_workers(raw, tmp_path, documents_file, monkeypatch, ray_session):

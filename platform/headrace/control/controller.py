@@ -254,6 +254,7 @@ def run_on_cluster(config: RunConfig, upto: Upto) -> bool:
         pipeline.refer(config)
         storage.note(run / "config.yaml", resolved_yaml(config).encode())
         if is_finished(config, upto):
+            _let_go(config, upto)  # a driver may have been killed before it did
             return False
         control = storage.machine(run / "control")
         with cluster.Heartbeat(control):
@@ -267,9 +268,7 @@ def run_on_cluster(config: RunConfig, upto: Upto) -> bool:
                     tell = (lambda: None) if local else Waiting(jobs.status).look
                     exists = (lambda: cluster.find_running(control) is not None) if local else (lambda: True)
                     Controller(config, jobs, event, local, upto, exists, tell_of_demand=tell).run()
-                if upto == "scores":  # training, which deletes checkpoints as their scores come, ended before the last of these
-                    settings = config.train.checkpoint
-                    prune(run, settings.keep, [suite.name for suite in suites_of(config)], settings.milestones, settings.best)
+                _let_go(config, upto)
             finally:
                 if local:
                     started = time.monotonic()
@@ -278,6 +277,13 @@ def run_on_cluster(config: RunConfig, upto: Upto) -> bool:
                 storage.join(run)
         write_report(run)
         return True
+
+
+def _let_go(config: RunConfig, upto: Upto) -> None:
+    """Delete the checkpoints that waited for their scores alone: training, which deletes the others, ended before these came."""
+    if upto == "scores":
+        settings = config.train.checkpoint
+        prune(config.folder, settings.keep, [suite.name for suite in suites_of(config)], settings.milestones, settings.best)
 
 
 @contextmanager

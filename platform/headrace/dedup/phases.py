@@ -53,7 +53,7 @@ class Phases:
             here: the pass is not worth a round of Ray's and runs in this process: it reads no text, and its tables are `small`.
         """
         given = [{**unit, **{key: values[place] for key, values in more.items()}} for place, unit in enumerate(self.units)]
-        return self.run_over(given, function, phase, here=here)
+        return self.run_over(given, function, phase, here=here or self.small_text)
 
     def run_one(self, function: UnitFunction, phase: str, *, here: bool = False, **values: Any) -> list[dict[str, Any]]:
         """One piece of work that looks at all units together; its record."""
@@ -65,8 +65,8 @@ class Phases:
         return self.run_over(given, function, phase, here=here)
 
     def run_over(self, units: Sequence[dict[str, Any]], function: UnitFunction, phase: str, *, here: bool = False) -> list[dict[str, Any]]:
-        """One pass over any units; their records."""
-        engine: Engine = "local" if here or self.small_text else self.engine
+        """One pass over any units, those of an index among them, which may be many however small the new text is; their records."""
+        engine: Engine = "local" if here else self.engine
         return run_units(function, units, self.folder, phase=phase, engine=engine, threads=max(1, self.threads))
 
     def small(self, paths: Sequence[Path]) -> bool:

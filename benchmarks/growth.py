@@ -27,6 +27,7 @@ from rows import row, show
 WORKERS = 2
 NODES, CORES = 16, 32  # of the cluster that the larger sizes are projected to
 SHUFFLE_MB_PER_CORE_S = 7  # of Ray's keyed shuffle: 1 TB in 573 s on 256 cores (ray-project/ray#63598)
+SHORT_GB, SEVERAL = 0.5, 5  # sizes below it are measured so often
 DISK = 1.2  # bytes on disk a byte of text, documents and working files together
 
 
@@ -47,12 +48,18 @@ def main() -> None:
             sys.exit(f"{name}: {free / 1e9:.0f} GB free, {DISK * max(sizes):.0f} needed; name another --folder or smaller --sizes.")
         ours.start_ray(WORKERS)
         measured(min(sizes[0], 0.02), config, Path(name) / "warm")
-        runs = [measured(size, config, Path(name) / f"{size:g}") for size in sizes]
+        runs = [median(size, config, Path(name) / f"{size:g}") for size in sizes]
     for smaller, larger in itertools.pairwise(runs):
         larger["marginal_s_per_gb"] = (larger["seconds"] - smaller["seconds"]) / (larger["gb"] - smaller["gb"])
     show("growth", [_row(run, runs[0]) for run in runs], arguments.json)
     for terabytes in (1, 100):
         print(projected(runs[-1], terabytes), file=sys.stderr)
+
+
+def median(size: float, config: Dedup, folder: Path) -> dict[str, Any]:
+    """The run of the median time: of several where one takes seconds, as long as a machine's moods."""
+    runs = [measured(size, config, folder) for _ in range(SEVERAL if size < SHORT_GB else 1)]
+    return sorted(runs, key=lambda run: float(run["seconds"]))[len(runs) // 2]
 
 
 def measured(size: float, config: Dedup, folder: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ log = logging.getLogger("headrace")
 
 Engine = Literal["ray", "local"]
 Unit = Mapping[str, Any]
+SHARES = 2  # of the units that each thread gets, so that one that is quick takes over from one that is slow
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def run_units(
 
     A unit writes below a private scratch folder, its files are then moved to the same paths below `folder`, and its done record is
     written last. So a killed run loses the units under way and nothing else, and a unit that two workers ran leaves one result:
-    units are pure functions, so the second writes the same bytes over the first.
+    units are pure functions, so the second writes the same bytes over the first. Several threads take a few units together, which
+    then share the scratch folder and what it costs to have the disk keep their files.
 
     Args:
         function: a module-level function (it is sent to Ray's workers); takes a unit with an "id".
@@ -98,15 +100,35 @@ def run_units(
     return [each["record"] for each in storage.read_all(records)]
 
 
-def run_unit(function: UnitFunction, unit: dict[str, Any], folder: Path, phase: str) -> dict[str, Any]:
-    """One unit: work aside, publish, write the done record; its account."""
-    started = time.monotonic()
+def run_together(function: UnitFunction, units: Sequence[dict[str, Any]], folder: Path, phase: str) -> list[dict[str, Any]]:
+    """A few units, or one: work aside, publish, write the done records; their accounts."""
+    accounts, seconds, written = [], [], set[Path]()
+    of_unit: list[set[str]] = []
     reset_peak_memory()
-    with storage.scratch_folder(folder, f"{phase}-{unit['id']}") as scratch:
-        result = function(unit, scratch)
-        assert result.rows_in == result.rows_out + sum(result.rejected.values()), f"{unit['id']}: {result}"
+    with storage.scratch_folder(folder, f"{phase}-{units[0]['id']}") as scratch:
+        for unit in units:
+            started = time.monotonic()
+            result = function(unit, scratch)
+            assert result.rows_in == result.rows_out + sum(result.rejected.values()), f"{unit['id']}: {result}"
+            accounts.append(_account(unit, result))
+            new = {path for path in scratch.rglob("*") if path.is_file()} - written
+            of_unit.append({path.relative_to(scratch).as_posix() for path in new})
+            written |= new
+            seconds.append(time.monotonic() - started)
+        started = time.monotonic()
         files = storage.publish_tree(scratch, folder)
-    account = {
+    published, peak = (time.monotonic() - started) / len(units), peak_memory()
+    done = {}
+    for account, own, worked in zip(accounts, of_unit, seconds):
+        record = {**account, "files": [entry for entry in files if entry["path"] in own]}
+        timing = {"seconds": round(worked + published, 4), "peak_rss_bytes": peak}
+        done[folder / "done" / phase / f"{account['id']}.json"] = {"record": record, "timing": timing}
+    storage.write_jsons(done)
+    return accounts
+
+
+def _account(unit: Unit, result: UnitResult) -> dict[str, Any]:
+    return {
         "id": unit["id"],
         **({"source": unit["source"]} if "source" in unit else {}),
         "rows_in": result.rows_in,
@@ -114,21 +136,20 @@ def run_unit(function: UnitFunction, unit: dict[str, Any], folder: Path, phase: 
         "rejected": {reason: rows for reason, rows in sorted(result.rejected.items()) if rows},
         "counters": dict(sorted(result.counters.items())),
     }
-    timing = {"seconds": round(time.monotonic() - started, 4), "peak_rss_bytes": peak_memory()}
-    storage.write_json(folder / "done" / phase / f"{unit['id']}.json", {"record": {**account, "files": files}, "timing": timing})
-    return account
 
 
 def _run_here(function: UnitFunction, units: list[dict[str, Any]], folder: Path, phase: str, threads: int) -> Iterator[dict[str, Any]]:
     if threads == 1 or len(units) == 1:
         for unit in units:
-            yield run_unit(function, unit, folder, phase)
+            yield from run_together(function, [unit], folder, phase)
         return
+    share = max(1, len(units) // (threads * SHARES))
+    groups = [units[start : start + share] for start in range(0, len(units), share)]
     with ThreadPoolExecutor(threads) as pool:
-        pending = [pool.submit(run_unit, function, unit, folder, phase) for unit in units]
+        pending = [pool.submit(run_together, function, group, folder, phase) for group in groups]
         try:
             for finished in as_completed(pending):
-                yield finished.result()
+                yield from finished.result()
         finally:  # a unit failed, or the caller has gone: those that have not begun are not begun
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -140,7 +161,8 @@ def _run_on_ray(function: UnitFunction, units: list[dict[str, Any]], folder: Pat
 
     def apply(row: dict[str, Any]) -> dict[str, Any]:
         unit = storage.resolved(sent[row["id"]])
-        return {"account": json.dumps(run_unit(function, unit, Path(storage.resolved(place)), phase))}
+        (account,) = run_together(function, [unit], Path(storage.resolved(place)), phase)
+        return {"account": json.dumps(account)}
 
     # One unit a block: the unit is what is scheduled, lost and done again. Its number and its account travel through the object store.
     pending = ray.data.range(len(units), override_num_blocks=len(units)).map(apply, num_cpus=1, resources=data_slot())

@@ -23,7 +23,9 @@ TEXTS = [
 @pytest.fixture
 def signed(tmp_path):
     first = 2 << 32
-    artifact.write_table(pa.table({"doc": first + np.arange(len(TEXTS)), "text": TEXTS}), tmp_path / "d.parquet", row_group_rows=2)
+    names = [f"d{row}" for row in range(len(TEXTS))]
+    columns = {"doc": first + np.arange(len(TEXTS)), "id": names, "text": TEXTS}
+    artifact.write_table(pa.table(columns), tmp_path / "d.parquet", row_group_rows=2)
     reasons = pa.array([None] * (len(TEXTS) - 1) + ["x"], pa.string())
     artifact.write_table(pa.table({"reason": reasons}), tmp_path / "v.parquet")
     copies = pa.Table.from_pylist([{"rank": 2, "doc": first + 3, "kept": 1, "kept_preference": 0}], schema=exact.EXACT_REMOVED)

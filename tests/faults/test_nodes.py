@@ -64,7 +64,7 @@ def configure(folder: Path, name: str, cluster: dict[str, Any]) -> Path:
         "tokens": {"vocab_size": 384, "sequence_length": 32},
         "model": {"layers": 2, "hidden": 32, "heads": 2},
         "train": {
-            "steps": 600,
+            "steps": 320,
             "batch": {"global": 8, "micro": 4},
             "layout": {"data": 2, "zero": 1},
             "checkpoint": {"every": EVERY, "keep": 3},

@@ -207,7 +207,7 @@ def watched(tmp_path_factory):
                 with contextlib.suppress(OSError, psutil.Error, ConfigError):  # it may go at any moment
                     token = found.secrets["the cluster's token"] = Path(running.token_path or "").read_text()
                     look(found, running, token)
-            time.sleep(0.3)
+            time.sleep(1)  # a look costs as much as the run does
         found.output, found.code = process.communicate()[0], process.returncode
         yield found
     finally:

@@ -24,7 +24,6 @@ from headrace.control.cluster import ELSEWHERE, MARK, Running, given_up, publish
 from headrace.observe.monitoring import link_targets, unlink_targets
 
 LOOPBACK = "127.0.0.1"
-HEAD_STOP_S = 2.0  # jobs are over or were stopped before; what then lingers is ended by its mark
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -64,7 +63,7 @@ def main(spec: dict[str, Any]) -> None:
     finally:
         unlink_targets(control, temp / "ray")
         withdraw(control, str(temp))
-        _take_down(head, str(temp))
+        _take_down(str(temp))
         shutil.rmtree(temp, ignore_errors=True)
 
 
@@ -116,12 +115,11 @@ def _wait_for_jobs_api(port: int, token: str, head: subprocess.Popen[bytes], sto
         time.sleep(0.2)
 
 
-def _take_down(head: subprocess.Popen[bytes], mark: str) -> None:
-    """Ask Ray's head to stop; then end whatever carries this cluster's mark in its environment: its own processes, no one else's."""
-    if head.poll() is None:
-        head.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            head.wait(HEAD_STOP_S)
+def _take_down(mark: str) -> None:
+    """End whatever carries this cluster's mark in its environment: its own processes, no one else's.
+
+    At once: jobs are over or were stopped in order before, and what Ray would put in order is in memory or in the folder that goes.
+    """
     for _ in range(3):
         left = [process for process in psutil.process_iter() if process.pid != os.getpid() and _carries(process, mark)]
         if not left:

@@ -13,7 +13,7 @@ An index holds, for each documents file of its run that has documents:
     exact/, bands/, spans/, fingerprints/   the rows that the levels shuffle, as far as the levels are on (TABLES)
     shingles/                               the shingle sets of all its documents that have bands, if candidates are verified
     tokens/                                 the token ids that passages are verified by; those of a second pass in tokens-2/
-    ids/                                    the `id` of each row, null where the document is no part of the index
+    names/                                  the `id` of each row, null where the document is no part of the index
 
 and for all of them together groups.parquet (`survivors.GROUPS`) and index.json. Documents are those that reach deduplication and are no
 exact copy of another; near-duplicates that their own run removed are among them, since under `dominated` they remove others still.
@@ -41,7 +41,7 @@ from headrace.dedup.preference import QUALITY_BITS
 from headrace.dedup.signatures import SEED
 from headrace.dedup.survivors import FIRST_OF_INDEX
 
-VERSION = 1  # of the files, and of the hashes in them
+VERSION = 2  # of the files, and of the hashes in them
 # Kind of table that a level shuffles: the column that its rows are brought together by.
 TABLES = {"exact": "high", "bands": "key", "spans": "hash", "fingerprints": "fingerprint", "fingerprints-2": "fingerprint"}
 FIRST_RANK = schema.file_rank(FIRST_OF_INDEX)

@@ -55,7 +55,7 @@ def note_keys(unit: dict[str, Any], folder: Path) -> UnitResult:
             for batch in file.iter_batches(sidecars.FLUSH_ROWS, columns=[TABLES[unit["kind"]]]):
                 _note(words, np.uint64(64 - bits), batch.column(0).to_numpy())
     path = folder / "work" / "keys" / f"{unit['kind']}.npy"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, words)
     return UnitResult()
 

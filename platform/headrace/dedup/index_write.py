@@ -16,13 +16,14 @@ from headrace import artifact, schema, storage
 from headrace.dedup import sidecars
 from headrace.dedup.index import FIRST_RANK
 from headrace.dedup.index_rows import renumbered
+from headrace.dedup.names import write_names
 from headrace.dedup.phases import Phases
 from headrace.dedup.survivors import FIRST_OF_INDEX, GROUPS
 from headrace.stage import UnitResult
 
 # Where a unit's file of a kind lies, in the stage's folder and in the index; other kinds are tables that lie in work/<kind>.
 LEFT_IN = {"shingles": "work/shingles", "tokens": "ids", "tokens.bin": "ids", "tokens-2": "work/ids-2", "tokens-2.bin": "work/ids-2"}
-SUFFIXES = {"shingles": "sets", "tokens.bin": "bin", "tokens-2.bin": "bin"}
+SUFFIXES = {"names": "arrow", "shingles": "sets", "tokens.bin": "bin", "tokens-2.bin": "bin"}
 
 
 def write_index(
@@ -37,14 +38,14 @@ def write_index(
 
     Args:
         units: those of `phases` that have documents.
-        kinds: what it holds of each unit, besides `ids`.
+        kinds: what it holds of each unit, besides `names`.
         settings: `index.signature_settings`.
         copies: EXACT_REMOVED tables by rank.
         verify: whether candidates are verified.
     """
     old = list(phases.index.units)
     own = sorted(units, key=lambda unit: (unit["priority_rank"], unit["rank"]))
-    kinds = [*kinds, "ids"]
+    kinds = [*kinds, "names"]
     listed: list[dict[str, Any]] = []
     for place, unit in enumerate([*old, *own]):
         files = {kind: f"index/{kind.partition('.')[0]}/{place:05d}.{SUFFIXES.get(kind, 'parquet')}" for kind in kinds}
@@ -81,13 +82,13 @@ def write_unit(unit: dict[str, Any], folder: Path) -> UnitResult:
             rows = artifact.read_table(left)
             kept = rows.filter(pc.invert(pc.is_in(rows["doc"], copies["doc"].combine_chunks())))
             artifact.write_table(kept, folder / path)
-        elif kind != "ids":
+        elif kind != "names":
             _link(left, folder / path)
     ids = artifact.read_table(Path(unit["documents"]), ["id"])["id"]
     known = np.zeros(len(ids), bool)
     known[schema.rows_of(kept["doc"].to_numpy())] = True
     named = pc.if_else(pa.array(known), ids, pa.scalar(None, pa.string()))
-    artifact.write_table(pa.table({"id": named}), folder / unit["to"]["ids"])
+    write_names(named, folder / unit["to"]["names"])
     return UnitResult()
 
 

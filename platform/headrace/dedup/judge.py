@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from headrace import artifact, schema, storage
 from headrace.dedup import sidecars
 from headrace.dedup.cuts import LEVELS, read_level
+from headrace.dedup.names import names_of
 from headrace.stage import UnitResult
 from headrace.verdicts import kept_rows
 
@@ -89,13 +89,11 @@ def _groups(unit: dict[str, Any], doc: npt.NDArray[np.int64]) -> tuple[npt.NDArr
 
 
 def _ids(docs: pa.ChunkedArray, work: Path) -> pa.Array:
-    """The `id` of each document, looked up in the documents files that hold them; null stays null."""
+    """The `id` of each document, looked up in the names of the files that hold them; null stays null."""
     numbers = docs.fill_null(-1).to_numpy()
     ids = np.full(len(numbers), None, object)
-    paths = {other["rank"]: other["documents"] for other in storage.resolved(storage.read_json(work / "units.json"))}
+    paths = {other["rank"]: other["names"] for other in storage.resolved(storage.read_json(work / "units.json"))}
     for rank in np.unique(numbers[numbers >= 0] >> 32).tolist():
         here = numbers >> 32 == rank
-        with pq.ParquetFile(storage.local(paths[rank]), page_checksum_verification=True) as file:
-            column = file.read(columns=["id"])["id"]
-        ids[here] = column.take(pa.array(schema.rows_of(numbers[here]))).to_pylist()
+        ids[here] = names_of(Path(paths[rank]), schema.rows_of(numbers[here]))
     return pa.array(ids, pa.string())

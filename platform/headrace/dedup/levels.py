@@ -75,7 +75,7 @@ def stage_config(config: Dedup, priorities: Mapping[str, int], measures: Collect
     return {
         **plain,
         "versions": {level: versions[level] for level in config.levels},
-        "index": {"read": index.fingerprints(config.index.read), "write": config.index.write},
+        "index": {"read": index.fingerprints(config.index.read), "write": config.index.write and index.VERSION},
         "normalisation": exact.NORMALISATION,
         "priority": dict(priorities),
         "unicode": unicodedata.unidata_version,
@@ -159,7 +159,11 @@ def _planned(units: Sequence[dict[str, Any]], config: Dedup, work: Path, tokeniz
         for unit in sorted(units, key=lambda unit: str(unit["id"]))
     ]
     listed = [
-        {**{key: unit[key] for key in ("id", "rank", "documents")}, "shingles": str(work / "shingles" / f"{unit['id']}.sets")}
+        {
+            **{key: unit[key] for key in ("id", "rank", "documents")},
+            "names": str(work / "names" / f"{unit['id']}.arrow"),
+            "shingles": str(work / "shingles" / f"{unit['id']}.sets"),
+        }
         for unit in planned
         if unit["rank"] != NO_DOCUMENTS
     ]
@@ -173,7 +177,7 @@ def _planned(units: Sequence[dict[str, Any]], config: Dedup, work: Path, tokeniz
     listed += [
         {
             **{key: unit[key] for key in ("id", "rank", "files")},
-            "documents": unit["files"]["ids"],
+            "names": unit["files"]["names"],
             "shingles": unit["files"].get("shingles"),
         }
         for unit in old.units

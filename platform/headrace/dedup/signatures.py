@@ -15,6 +15,7 @@ from headrace import artifact, schema, storage
 from headrace.dedup import exact, sidecars
 from headrace.dedup.candidates import BANDS
 from headrace.dedup.minhash import HashFamily, document_band_keys
+from headrace.dedup.names import write_names
 from headrace.dedup.preference import preferences
 from headrace.dedup.presets import Shingle
 from headrace.dedup.spans import TextUnitSigner
@@ -45,6 +46,7 @@ class Signer(Protocol):
 def sign(unit: dict[str, Any], folder: Path) -> UnitResult:
     """The signatures of one documents file for every level that is on; documents that an earlier stage rejected are left out."""
     signers = _signers(unit, folder)
+    write_names(artifact.read_table(Path(unit["documents"]), ["id"])["id"], folder / "work" / "names" / f"{unit['id']}.arrow")
     for docs, batch in text_batches(Path(unit["documents"]), kept_rows(unit)):
         texts = batch.to_pylist()
         for signer in signers:

@@ -29,6 +29,7 @@ from headrace.storage.files import (
     writable_folder,
     write_bytes,
     write_json,
+    write_jsons,
 )
 from headrace.storage.mirror import attach, environment, folder, is_remote, machine, name, portable, resolved
 from headrace.storage.object_store import StorageError
@@ -76,4 +77,5 @@ __all__ = [
     "writable_folder",
     "write_bytes",
     "write_json",
+    "write_jsons",
 ]

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,16 @@ def is_full(error: BaseException) -> bool:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Publish a small file: after a crash it holds the old content or the new, never a part."""
-    with _written_aside(path, content) as aside:
-        aside.replace(path)
-    sync_folder(path.parent)
+    write_all({path: content})
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """Publish small files, each as `write_bytes` does; what a disk takes its time for is asked of it once a folder."""
+    for path, content in contents.items():
+        with _written_aside(path, content) as aside:
+            aside.replace(path)
+    for folder in {path.parent for path in contents}:
+        sync_folder(folder)
 
 
 def create(path: Path, content: bytes) -> bool:

@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,6 +62,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Publish a JSON file."""
     write_bytes(path, as_json(value))
+
+
+def write_jsons(values: Mapping[Path, Any]) -> None:
+    """Publish JSON files, each by itself; on a disk for less than one after the other."""
+    contents = {path: as_json(value) for path, value in values.items()}
+    if any(map(locate, contents)):
+        _each(lambda path: write_bytes(path, contents[path]), list(contents))
+    else:
+        disk.write_all(contents)
 
 
 def create(path: Path, content: bytes) -> bool:

@@ -20,7 +20,7 @@ from numba import njit, uint64
 from headrace import schema
 from headrace.artifact import table_writer
 from headrace.ingest.documents import GROUP_ROWS
-from headrace.ingest.listing import MAX_UNIT_BYTES, SHARE
+from headrace.ingest.listing import unit_size
 from headrace.stage import UnitResult
 
 DOCUMENT_BYTES = 4_000  # of a document on average
@@ -37,7 +37,7 @@ Int64s = npt.NDArray[np.int64]
 def plan(num_bytes: float) -> list[dict[str, Any]]:
     """Units of about `num_bytes` of text in all, as many as ingest would make of it: {"id", "source", "rank", "first", "stop"} of each."""
     documents = max(10, round(num_bytes / DOCUMENT_BYTES))
-    units = max(SHARE, -(-round(num_bytes) // MAX_UNIT_BYTES))
+    units = -(-round(num_bytes) // unit_size(round(num_bytes)))
     edges = [documents * number // units for number in range(units + 1)]
     return [
         {"id": f"u{rank:05d}", "source": "synthetic", "rank": rank, "first": edges[rank], "stop": edges[rank + 1]} for rank in range(units)

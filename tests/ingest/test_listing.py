@@ -7,7 +7,7 @@ import pytest
 import xxhash
 
 from headrace.config import ConfigError
-from headrace.ingest.listing import fingerprint_inputs, list_files, plan_units
+from headrace.ingest.listing import fingerprint_inputs, list_files, plan_units, unit_size
 from headrace.ingest.source import Source
 
 
@@ -76,9 +76,12 @@ def test_units_depend_on_names_and_sizes_alone(tmp_path):
     assert fingerprint_inputs(first) == fingerprint_inputs(second)
 
 
-def test_by_default_a_unit_is_a_sixteenth_but_no_less_than_a_megabyte(tmp_path):
+def test_by_default_there_are_eight_units_of_a_small_input_and_sixteen_of_a_larger_one(tmp_path):
     assert len(plan_units([source("a", write(tmp_path / "a.jsonl", 1_500_000))])) == 2
-    assert len(plan_units([source("a", write(tmp_path / "b.jsonl", 40_000_000))])) == 16
+    assert len(plan_units([source("a", write(tmp_path / "b.jsonl", 40_000_000))])) == 8
+    assert unit_size(255_999_999) == 31_999_999
+    assert unit_size(256_000_000) == 16_000_000
+    assert unit_size(10**12) == 128_000_000
 
 
 def write(path, size):

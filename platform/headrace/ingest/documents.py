@@ -23,7 +23,7 @@ from headrace.ingest.record import Ignored, Items, Record, Rejected, rejected_fi
 from headrace.schema import DOCUMENTS, QUARANTINE, first_doc
 from headrace.stage import UnitResult
 
-VERSION = 1  # raised when the output changes: with a reader, a mask, or a version of the library behind either
+VERSION = 2  # raised when the output changes: with a reader, a mask, the cut into units, or a version of the library behind one
 
 GROUP_BYTES = 16 << 20  # of text in a row group
 GROUP_ROWS = 4096

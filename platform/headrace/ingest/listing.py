@@ -16,7 +16,8 @@ from headrace.ingest.source import Source
 from headrace.ingest.streams import compression
 from headrace.storage.object_store import StorageError
 
-SHARE = 16  # units that the whole input makes, unless that makes them smaller or larger than these
+FEW, MANY = 8, 16  # units that the whole input makes if it is small, and if not, unless that makes them smaller or larger than these
+SMALL_BYTES = 256_000_000  # of input: what a unit costs whatever it holds then weighs more than cores that have none
 MIN_UNIT_BYTES = 1_000_000
 MAX_UNIT_BYTES = 128_000_000
 
@@ -66,7 +67,7 @@ def plan_units(
     lies), Parquet between row groups; what is compressed is read as a whole file.
 
     Args:
-        unit_bytes: decompressed bytes of a unit, about; None = a sixteenth of the input, within 1 and 128 MB.
+        unit_bytes: decompressed bytes of a unit, about; None = `unit_size` of the input.
         inputs: what `fingerprint_inputs` said when the stage got its name; None = nobody asked yet.
 
     Returns:
@@ -86,7 +87,7 @@ def plan_units(
         _check_unchanged(files, inputs)
     if unit_bytes is None:
         total = sum(estimated_bytes(file) for found in files.values() for file in found)
-        unit_bytes = min(MAX_UNIT_BYTES, max(MIN_UNIT_BYTES, total // SHARE))
+        unit_bytes = unit_size(total)
     groups: list[tuple[Source, list[Piece]]] = []
     for source in ordered:
         pieces = [piece for file in files[source.name] for piece in _cut(file, unit_bytes)]
@@ -103,6 +104,11 @@ def plan_units(
         }
         for rank, (source, group) in enumerate(groups)
     ]
+
+
+def unit_size(total: int) -> int:
+    """Bytes of a unit of an input of `total`: a sixteenth, of one below 256 MB an eighth, within 1 and 128 MB."""
+    return min(MAX_UNIT_BYTES, max(MIN_UNIT_BYTES, total // (FEW if total < SMALL_BYTES else MANY)))
 
 
 def _check_unchanged(files: Mapping[str, Sequence[InputFile]], inputs: Sequence[Sequence[str | int]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
@@ -79,3 +80,22 @@ def test_gloo_is_told_the_interface_of_the_node_s_own_address(monkeypatch: pytes
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
     choose_interface("127.0.0.1")
     assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7", "whoever has set it knows better"
+
+
+IMPORTS = """
+import gc, json
+import torch
+from headrace.train.process import import_deepspeed
+import_deepspeed(torch.device("cpu"))
+frozen, others = gc.get_freeze_count(), len(gc.get_objects())
+made = [[] for _ in range(1000)]
+import_deepspeed(torch.device("cpu"))
+print(json.dumps([frozen, others, gc.get_freeze_count(), gc.isenabled()]))
+"""
+
+
+def test_modules_are_no_work_for_the_collector_and_what_comes_later_is() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
+    frozen, others, at_last, collects = json.loads(done.stdout.splitlines()[-1])
+    assert frozen > 200_000 and others < 1000
+    assert at_last < frozen + 1000 and collects, "the lists made in between are not among them"

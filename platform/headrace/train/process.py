@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import importlib
 import logging
 import os
@@ -137,21 +138,40 @@ def import_deepspeed(where: torch.device) -> Any:
     """The deepspeed module; imported here and never at the top of a file, or Ray's controller would start it, too."""
     if where.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
+    with _made_to_stay():
+        import deepspeed
 
-    # It calls collectives by the names that torch 2.13 is about to drop; that is no news to a user.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
-    if where.type == "cpu":
-        # It refuses fp16 where the processor has no instructions for it; torch computes it all the same, slowly.
-        deepspeed.accelerator.get_accelerator().is_fp16_supported = functools.partial(bool, True)
-        # At start-up DeepSpeed compiles a shared-memory all-reduce that only inference uses: minutes on a small machine, and a
-        # killed compiler leaves a lock on which every later start waits. An empty table of usable extensions says "none";
-        # the table is a cached module attribute made to be edited (deepspeed/ops/__init__.py).
-        vars(deepspeed.ops).setdefault("__compatible_ops__", {})
-        with _environment(TORCHDYNAMO_DISABLE="1"):
-            # Any ZeRO engine imports this optimizer, whose kernels are compiled functions: that alone loads torch's compiler, 2 s.
-            importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
+        # It calls collectives by the names that torch 2.13 is about to drop; that is no news to a user.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+        if where.type == "cpu":
+            # It refuses fp16 where the processor has no instructions for it; torch computes it all the same, slowly.
+            deepspeed.accelerator.get_accelerator().is_fp16_supported = functools.partial(bool, True)
+            # At start-up DeepSpeed compiles a shared-memory all-reduce that only inference uses: minutes on a small machine, and a
+            # killed compiler leaves a lock on which every later start waits. An empty table of usable extensions says "none";
+            # the table is a cached module attribute made to be edited (deepspeed/ops/__init__.py).
+            vars(deepspeed.ops).setdefault("__compatible_ops__", {})
+            with _environment(TORCHDYNAMO_DISABLE="1"):
+                # Any ZeRO engine imports this optimizer, whose kernels are compiled functions: that alone loads torch's compiler, 2 s.
+                importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
     return deepspeed
+
+
+@contextmanager
+def _made_to_stay() -> Iterator[None]:
+    """What is made inside is not looked at by the garbage collector, neither now nor, the first time, ever after.
+
+    Modules are half a million objects. While they are imported full collections take a quarter of the time, and each one later 0.2 s:
+    DeepSpeed's bf16 optimizer has six at its start, a run's end has one, and Python by itself some between two steps.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
+        if collects:
+            gc.enable()
 
 
 @contextmanager

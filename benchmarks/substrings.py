@@ -97,12 +97,14 @@ def rows(units: Sequence[dict[str, Any]], folder: Path, repeats: int, environmen
 @contextlib.contextmanager
 def tokens_given() -> Iterator[None]:
     """Inside, deduplication takes the token ids of units from their "given" folder instead of encoding their texts."""
-    with mock.patch.object(signatures, "sign", sign_given):
+    with mock.patch.object(signatures, "sign", sign_given), mock.patch.object(signatures, "IdsSigner", GivenIds):
         yield
 
 
 def sign_given(unit: dict[str, Any], folder: Path) -> UnitResult:
-    """`signatures.sign`, the ids given; a function of a module, so that Ray's workers find it."""
+    """`signatures.sign`, the ids given; a function of a module, so that Ray's workers, who have not entered `tokens_given`, find it."""
+    if signatures.IdsSigner is GivenIds:  # in the process that has, where threads may be at several units
+        return _sign(unit, folder)
     with mock.patch.object(signatures, "IdsSigner", GivenIds):
         return _sign(unit, folder)
 
@@ -111,7 +113,7 @@ class GivenIds:
     """In place of `IdsSigner`: the ids of a run before."""
 
     def __init__(self, unit: dict[str, Any], folder: Path) -> None:
-        (folder / "ids").mkdir(parents=True)
+        (folder / "ids").mkdir(parents=True, exist_ok=True)  # of a few units that are taken together
         for name in (f"{unit['id']}.bin", f"{unit['id']}.parquet"):
             os.link(Path(unit["given"]) / name, folder / "ids" / name)
         self.counters = {

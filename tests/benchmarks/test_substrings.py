@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import random
+
 import numpy as np
 import pytest
 
+import ours
+from headrace.dedup import signatures
 from headrace.dedup.token_ids import TokenIds
-from substrings import joined, repeated
+from headrace.tokens.tokenizer import train_bpe
+from substrings import BOTH, joined, repeated, tokens_given
 
 SEPARATOR = 99
 
@@ -46,3 +52,29 @@ def test_documents_are_joined_with_a_separator_behind_each():
     tokens, places = joined([first, second], SEPARATOR)
     assert tokens.tolist() == [1, 99, 2, 3, 99, 99, 4, 99]
     assert [each.tolist() for each in places] == [[0, 2], [5, 6]]
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_given_tokens_are_taken_as_they_are_and_cut_alike(ray_session, tmp_path, engine):
+    draw = random.Random(0)
+    passage = " ".join(draw.choice(("mill", "river", "wheel", "grain")) for _ in range(200))
+    sources = []  # a unit each
+    for number in range(12):
+        text = " ".join(str(draw.random()) for _ in range(40))
+        path = tmp_path / f"{number:02}.jsonl"
+        path.write_text(json.dumps({"text": f"{text} {passage} {text[::-1]}"}) + "\n")
+        sources.append({"name": path.stem, "kind": "prose", "path": str(path), "filters": []})
+    units = ours.ingest(sources, tmp_path / "ingest", "local")
+    tokenizer = tmp_path / "tokenizer.json"
+    train_bpe(ours.read(units, "text")[0], 300).save(str(tokenizer))
+    _, encoded = ours.deduplicate(units, BOTH, tmp_path / "encoded", "local", tokenizer)
+    ids = tmp_path / "encoded" / "ids"
+    signer = signatures.IdsSigner
+    with tokens_given():
+        _, given = ours.deduplicate([{**unit, "given": str(ids)} for unit in units], BOTH, tmp_path / "given", engine, tokenizer)
+    assert signatures.IdsSigner is signer
+    assert len(units) == 12 and given.counters == encoded.counters
+    for unit in units:
+        assert (tmp_path / "given" / "ids" / f"{unit['id']}.bin").samefile(ids / f"{unit['id']}.bin")
+        cuts = [(tmp_path / run / "removed" / f"{unit['id']}.parquet").read_bytes() for run in ("encoded", "given")]
+        assert cuts[0] == cuts[1]

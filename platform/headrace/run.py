@@ -53,7 +53,7 @@ class RunConfig(Config):
 
     out: str  # the run's folder
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0  # of everything random: split, tokenizer sample, weights, order of samples
-    unit_bytes: Annotated[int, Field(ge=1 << 16)] | None = None  # decompressed input of a work unit; null = ingest.listing.unit_size
+    unit_bytes: Annotated[int, Field(ge=1 << 16)] | None = None  # decompressed input of a work unit; null = `unit_size` (ingest/listing.py)
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     errors: ErrorBudget = ErrorBudget()
     dedup: Dedup = Dedup()

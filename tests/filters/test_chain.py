@@ -1,7 +1,5 @@
 import json
-import os
 from collections import Counter
-from pathlib import Path
 from typing import get_args
 
 import pyarrow as pa
@@ -13,7 +11,6 @@ from headrace.filters import CodeQuality, FilterConfig, GopherQuality, GopherRep
 
 PROSE = "The article says that a reader should have patience with the words of an author, and be kind to them. " * 3
 CODE = "def f(x):\n    # twice\n    return {'a': [x, x], 'b': (x,)}[0]\n\n\n" * 8
-SHARED = Path(os.environ.get("HEADRACE_SHARED", Path(__file__).parents[2] / ".." / "shared"))
 
 
 def docs(*texts):
@@ -99,9 +96,8 @@ KINDS = {
 }
 
 
-@pytest.mark.skipif(not (SHARED / "data" / "corpus").is_dir(), reason=f"no corpus below {SHARED}; HEADRACE_SHARED says where it is")
-def test_planted_junk_goes_and_ordinary_documents_stay():
-    corpus = SHARED / "data" / "corpus"
+def test_planted_junk_goes_and_ordinary_documents_stay(shared):
+    corpus = shared / "data" / "corpus"
     junk = {row["id"] for row in read(corpus / "truth.jsonl.zst") if row["kind"] == "junk"}
     kept, seen, caught = Counter(), Counter(), set()
     for source, kind in KINDS.items():
